@@ -1,0 +1,9 @@
+//! The TDS protocol as pure code: packets, framing, messages, tokens, types, the walker, and the answers a gate makes.
+//!
+//! What comes in is bytes, what goes out is bytes and facts. Deliberately absent: sockets, tokio, clocks, chance, TLS.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod error;
+pub mod packet;
+pub mod version;
