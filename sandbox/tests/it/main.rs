@@ -1,0 +1,10 @@
+//! The sandbox seen from a socket.
+
+#[tokio::test]
+async fn it_starts_on_a_free_port_and_stops() {
+    let running = weir_sandbox::start(weir_sandbox::Config::default())
+        .await
+        .unwrap();
+    assert_ne!(running.addr.port(), 0);
+    running.stop().await;
+}
