@@ -1,1 +1,8 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! Weir's wallet service: an event-sourced double-entry ledger behind gRPC (billing) and REST (people).
+
+pub mod adapters;
+pub mod app;
+pub mod config;
+
+pub use app::{Running, StartError, start};
+pub use config::Config;

@@ -1,0 +1,3 @@
+//! The gRPC face of the wallets (`contracts/proto/wallet.proto`).
+
+pub mod auth;

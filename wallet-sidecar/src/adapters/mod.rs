@@ -1,0 +1,3 @@
+//! What touches the outside: stores, broker, network, clock.
+
+pub mod grpc;

@@ -1,0 +1,145 @@
+//! The `weir-wallet` program: reads the settings, starts the service, stops it on a signal.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use weir_wallet::config::{Config, ConfigError};
+
+/// Exit code of a run that failed.
+const EXIT_FAILURE: u8 = 1;
+/// Exit code of settings that cannot work.
+const EXIT_CONFIG: u8 = 2;
+
+/// Weir's wallet service: an event-sourced double-entry ledger behind REST and gRPC.
+#[derive(Parser)]
+#[command(name = "weir-wallet", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run(Settings),
+    /// Check the settings and exit (2 when they cannot work).
+    Check(Settings),
+    /// Print the settings as they resolve, without the token.
+    PrintConfig(Settings),
+}
+
+/// Every key of the config file; a flag wins over its variable, both win over the file.
+#[derive(Args)]
+struct Settings {
+    /// TOML file of settings.
+    #[arg(long, env = "WEIR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory of the event store and the read model.
+    #[arg(long, env = "WEIR_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the REST interface.
+    #[arg(long, env = "WEIR_REST_LISTEN")]
+    rest_listen: Option<SocketAddr>,
+    /// Address of the gRPC interface.
+    #[arg(long, env = "WEIR_GRPC_LISTEN")]
+    grpc_listen: Option<SocketAddr>,
+    /// Bearer token; prefer the variable or --token-file: other users can see a flag.
+    #[arg(long, env = "WEIR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File whose first line is the bearer token.
+    #[arg(long, env = "WEIR_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// File of the embedded broker.
+    #[arg(long, env = "WEIR_BROKER_PATH")]
+    broker_path: Option<PathBuf>,
+}
+
+impl Settings {
+    fn resolve(self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::from_file(path)?,
+            None => Config::default(),
+        };
+        if let Some(path) = self.token_file {
+            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
+            text.lines()
+                .next()
+                .unwrap_or("")
+                .trim()
+                .clone_into(&mut config.token);
+        }
+        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        config.rest_listen = self.rest_listen.unwrap_or(config.rest_listen);
+        config.grpc_listen = self.grpc_listen.unwrap_or(config.grpc_listen);
+        config.token = self.token.unwrap_or(config.token);
+        config.broker_path = self.broker_path.unwrap_or(config.broker_path);
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(settings) => match checked(settings) {
+            Ok(config) => run(config),
+            Err(e) => fail(EXIT_CONFIG, &e),
+        },
+        Command::Check(settings) => match checked(settings) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(e) => fail(EXIT_CONFIG, &e),
+        },
+        Command::PrintConfig(settings) => match settings.resolve() {
+            Ok(config) => {
+                print!("{}", config.shown());
+                ExitCode::SUCCESS
+            }
+            Err(e) => fail(EXIT_CONFIG, &e),
+        },
+    }
+}
+
+fn checked(settings: Settings) -> Result<Config, ConfigError> {
+    let config = settings.resolve()?;
+    config.check()?;
+    Ok(config)
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("weir-wallet: {error}");
+    ExitCode::from(code)
+}
+
+fn run(config: Config) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(EXIT_FAILURE, &e),
+    };
+    runtime.block_on(async {
+        let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(term), Ok(int)) => (term, int),
+            (Err(e), _) | (_, Err(e)) => return fail(EXIT_FAILURE, &e),
+        };
+        let mut running = match weir_wallet::start(config).await {
+            Ok(running) => running,
+            Err(e) => return fail(EXIT_FAILURE, &e),
+        };
+        tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "weir-wallet ready");
+        let failed = tokio::select! {
+            _ = term.recv() => false,
+            _ = int.recv() => false,
+            () = running.failed() => true,
+        };
+        running.stop().await;
+        if failed {
+            ExitCode::from(EXIT_FAILURE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
