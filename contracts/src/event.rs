@@ -48,9 +48,22 @@ impl<T> CloudEvent<T> {
 /// Largest number of entries in one broker message.
 pub const USAGE_BATCH_ENTRIES_MAX: usize = 500;
 
+/// A place in one proxy's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// Which start of the proxy.
+    pub epoch: u64,
+    /// Position within the epoch, from 1.
+    pub sequence: u64,
+}
+
 /// Entries of one proxy and epoch in sequence order, without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageBatch {
+    /// The place just before the first entry, in an earlier epoch perhaps; none at the journal's beginning. With it a
+    /// consumer sees that the end of an earlier epoch is missing.
+    #[serde(default)]
+    pub after: Option<Place>,
     /// At most [`USAGE_BATCH_ENTRIES_MAX`].
     pub entries: Vec<Entry>,
 }

@@ -12,12 +12,24 @@ pub mod tariff;
 /// The gRPC services, generated from `proto/` at build time.
 pub mod proto {
     /// Proxy → billing.
-    #[allow(missing_docs, clippy::all, unreachable_pub, reason = "generated code")]
+    #[allow(
+        missing_docs,
+        clippy::all,
+        clippy::too_many_lines,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     pub mod billing {
         tonic::include_proto!("weir.billing.v1");
     }
     /// Billing → wallet.
-    #[allow(missing_docs, clippy::all, unreachable_pub, reason = "generated code")]
+    #[allow(
+        missing_docs,
+        clippy::all,
+        clippy::too_many_lines,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     pub mod wallet {
         tonic::include_proto!("weir.wallet.v1");
     }
