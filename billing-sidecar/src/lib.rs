@@ -1,1 +1,24 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! `weir-billing`: lends credit to proxies, rates what they used, has it captured from the wallet, and writes it down.
+//!
+//! ```text
+//! proxy ──Gate gRPC──► lease ──hold──► wallet            proxy ◄──Watch── hub ◄──Wallets.Watch── wallet
+//! outbox ──► relay ──► broker usage.v1 ──► rating ──► billing store ──► settle ──capture──► wallet ──► financial items
+//! ```
+//!
+//! | module | role |
+//! |---|---|
+//! | [`config`] | text → typed [`Config`], or one clear error |
+//! | [`app`] | composition root: [`Config`] → [`Running`] |
+//! | [`domain`] | pure decisions: leases, rating, accounts, settlement, reconciliation; no tokio, clock, files |
+//! | `ports` | what the domain's drivers need from the world |
+//! | `adapters` | SQLite stores, embedded broker and outbox, wallet over gRPC, the Gate server, REST |
+//! | `flow` | the drivers: relay, rating consumer, settler, credit desk, hub, wait-settled |
+//!
+//! Arrows: `main → app → adapters → ports ◄ domain`. Deliberately absent: the wallet's code (it is asked over gRPC).
+
+pub mod app;
+pub mod config;
+pub mod domain;
+
+pub use app::{Running, StartError, start};
+pub use config::{Config, ConfigError, LeaseConfig, Token};

@@ -1,0 +1,180 @@
+//! The `weir-billing` program: flags, environment and file → [`Config`]; runtime, signals, exit codes; nothing else.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use weir_billing::{Config, ConfigError, Token};
+
+/// Exit code of a failure at run time.
+const EXIT_FAILURE: u8 = 1;
+/// Exit code of wrong usage or configuration.
+const EXIT_CONFIG: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "weir-billing",
+    version,
+    about = "Credit leases, rating, financial items and the console of Weir"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run,
+    /// Check the configuration and say what is wrong with it.
+    Check,
+    /// Print the configuration that `run` would use, without secrets.
+    PrintConfig,
+}
+
+/// Each overrides the file's key of the same name.
+#[derive(Args)]
+struct Options {
+    /// TOML file with any of the keys that `print-config` shows.
+    #[arg(long, global = true, env = "WEIR_BILLING_CONFIG")]
+    config: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_REST_LISTEN")]
+    rest_listen: Option<SocketAddr>,
+    #[arg(long, global = true, env = "WEIR_GRPC_LISTEN")]
+    grpc_listen: Option<SocketAddr>,
+    /// Better given as a file: flags can be read by other users.
+    #[arg(long, global = true, env = "WEIR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    #[arg(long, global = true, env = "WEIR_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_WALLET_URL")]
+    wallet_url: Option<String>,
+    #[arg(long, global = true, env = "WEIR_WALLET_REST_URL")]
+    wallet_rest_url: Option<String>,
+    /// May be given several times; in the variable separated by `:`.
+    #[arg(
+        long = "outbox-path",
+        global = true,
+        env = "WEIR_OUTBOX_PATHS",
+        value_delimiter = ':'
+    )]
+    outbox_paths: Vec<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_BROKER_PATH")]
+    broker_path: Option<PathBuf>,
+    /// Most that one answer adds to a lease, for example 100.00.
+    #[arg(long, global = true, env = "WEIR_LEASE_MAX_GRANT")]
+    lease_max_grant: Option<String>,
+    #[arg(long, global = true, env = "WEIR_LEASE_VALID_MS")]
+    lease_valid_ms: Option<u32>,
+    #[arg(long, global = true, env = "WEIR_LEASE_RECALL_WAIT_MS")]
+    lease_recall_wait_ms: Option<u32>,
+}
+
+impl Options {
+    fn config(self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            None => Config::default(),
+            Some(path) => {
+                let bad = |cause: String| ConfigError::File(path.clone(), cause);
+                let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+                toml::from_str(&text).map_err(|e| bad(e.to_string()))?
+            }
+        };
+        self.overlay(&mut config)?;
+        config.resolve()
+    }
+
+    fn overlay(self, config: &mut Config) -> Result<(), ConfigError> {
+        fn set<T>(to: &mut T, from: Option<T>) {
+            if let Some(value) = from {
+                *to = value;
+            }
+        }
+        set(&mut config.data_dir, self.data_dir);
+        set(&mut config.rest_listen, self.rest_listen);
+        set(&mut config.grpc_listen, self.grpc_listen);
+        set(&mut config.token, self.token.map(Token::from));
+        set(&mut config.wallet_url, self.wallet_url);
+        set(&mut config.broker_path, self.broker_path);
+        set(&mut config.lease.valid_ms, self.lease_valid_ms);
+        set(&mut config.lease.recall_wait_ms, self.lease_recall_wait_ms);
+        config.token_file = self.token_file.or(config.token_file.take());
+        config.wallet_rest_url = self.wallet_rest_url.or(config.wallet_rest_url.take());
+        if !self.outbox_paths.is_empty() {
+            config.outbox_paths = self.outbox_paths;
+        }
+        if let Some(text) = self.lease_max_grant {
+            config.lease.max_grant = text.parse().map_err(|_| ConfigError::Range {
+                key: "lease.max_grant",
+                rule: "a decimal amount like 100.00",
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match cli.options.config() {
+        Ok(config) => config,
+        Err(e) => return fail(EXIT_CONFIG, &e),
+    };
+    match cli.command {
+        Command::Check => {
+            println!("ok");
+            ExitCode::SUCCESS
+        }
+        Command::PrintConfig => match toml::to_string_pretty(&config) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(e) => fail(EXIT_FAILURE, &e),
+        },
+        Command::Run => run(config),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("weir-billing: {error}");
+    ExitCode::from(code)
+}
+
+fn run(config: Config) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(EXIT_FAILURE, &e),
+    };
+    runtime.block_on(async {
+        let running = match weir_billing::start(config).await {
+            Ok(running) => running,
+            Err(e @ weir_billing::StartError::Config(_)) => return fail(EXIT_CONFIG, &e),
+            Err(e) => return fail(EXIT_FAILURE, &e),
+        };
+        tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "billing is ready");
+        if let Err(e) = until_told_to_stop().await {
+            tracing::error!("cannot wait for signals: {e}");
+        }
+        running.stop().await;
+        ExitCode::SUCCESS
+    })
+}
+
+async fn until_told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
