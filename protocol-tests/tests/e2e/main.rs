@@ -1,0 +1,1 @@
+//! End to end: real drivers through a running Weir. Start these with `scripts/test`, which installs the drivers.
