@@ -5,5 +5,12 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod error;
+pub mod framer;
+pub mod login7;
+pub mod message;
 pub mod packet;
+pub mod password;
+pub mod prelogin;
+mod reader;
+pub mod utf16;
 pub mod version;
