@@ -1,0 +1,1 @@
+//! What stands behind the ports: billing over gRPC, and the outbox on the embedded log.

@@ -1,0 +1,3 @@
+//! What the proxy's domain asks of the outside: billing and the outbox.
+
+pub mod billing;

@@ -1,0 +1,1 @@
+//! The shipper: journal → outbox, by conditional appends behind a durable cursor.
