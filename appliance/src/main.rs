@@ -1,3 +1,23 @@
-//! The weir command.
+//! The weir command: reads the command line, runs one command, turns its outcome into an exit code. Nothing else.
 
-fn main() {}
+mod cli;
+mod client;
+mod commands;
+mod demo;
+mod endpoint;
+mod error;
+mod running;
+mod table;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let invocation = cli::parse();
+    match commands::run(&invocation) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
