@@ -4,7 +4,6 @@
 
 #![deny(clippy::indexing_slicing)]
 
-pub mod build;
 pub mod error;
 pub mod framer;
 pub mod login7;
@@ -12,7 +11,6 @@ pub mod message;
 pub mod packet;
 pub mod password;
 pub mod prelogin;
-#[expect(dead_code, reason = "the request readers come next")]
 mod reader;
 pub mod utf16;
 pub mod version;

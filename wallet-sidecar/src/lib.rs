@@ -1,8 +1,15 @@
 //! Weir's wallet service: an event-sourced double-entry ledger behind gRPC (billing) and REST (people).
+//!
+//! Read in this order: `wallet` (commands to events, pure), `ledger` (events to postings, pure), `ports` (what is needed from
+//! outside), `writer` (the one thread that decides and commits), `projections` (broker to read model), `adapters`, `app`.
+//! Arrows: `main → app → adapters → ports ◄ domain`; `wallet` and `ledger` know neither tokio nor clock nor files.
 
 pub mod adapters;
 pub mod app;
 pub mod config;
+pub mod ledger;
+pub mod ports;
+pub mod wallet;
 
 pub use app::{Running, StartError, start};
 pub use config::Config;

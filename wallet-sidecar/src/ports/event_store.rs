@@ -1,0 +1,122 @@
+//! The event store: the wallets' truth. Events, postings, answers and outbox are written in one commit.
+
+use crate::{
+    ledger::Posting,
+    wallet::{Recorded, WalletId},
+};
+use weir_contracts::money::Currency;
+
+/// Largest number of rows that one read returns.
+pub const READ_ROWS_MAX: usize = 1000;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else wrote: read again and decide anew. Nothing was written.
+    #[error("the event store moved on: expected position {expected}, found {found}")]
+    Conflict {
+        /// What the batch was decided on.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// The disk or the database fails. A commit that failed so may be found written later: ask again with the same key.
+    #[error("the store cannot be used now: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be read: an operator must look.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// An integration event on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutMessage {
+    /// The broker's topic.
+    pub topic: String,
+    /// Unique within the topic, the same each time it is sent.
+    pub id: String,
+    /// A CloudEvent in JSON.
+    pub body: Vec<u8>,
+}
+
+/// What was answered to a command, by the command's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// The key, with its namespace.
+    pub key: String,
+    /// Digest of the command.
+    pub hash: [u8; 32],
+    /// The answer, as JSON.
+    pub body: String,
+}
+
+/// What one command adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Whose stream.
+    pub wallet: WalletId,
+    /// Of the wallet: what each posting counts in.
+    pub currency: Currency,
+    /// Events with their postings, in stream order; positions go on from the batch's head.
+    pub events: Vec<(Recorded, Vec<Posting>)>,
+    /// The answer to keep.
+    pub answer: Option<StoredAnswer>,
+    /// What to tell others.
+    pub messages: Vec<OutMessage>,
+}
+
+/// Several commands' appends, committed together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Position of the last event that the decisions knew.
+    pub expected_head: u64,
+    /// In commit order.
+    pub appends: Vec<Append>,
+}
+
+/// A posting with its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// Of its event.
+    pub position: u64,
+    /// What it counts in.
+    pub currency: Currency,
+    /// Where to and how much.
+    pub posting: Posting,
+}
+
+/// A message in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxItem {
+    /// Order of commit, from 1.
+    pub sequence: u64,
+    /// What to send.
+    pub message: OutMessage,
+}
+
+/// The store. Calls block; reads never wait for a commit.
+pub trait EventStore: Send + Sync + 'static {
+    /// Position of the last event; 0 when there is none.
+    fn head(&self) -> Result<u64, StoreError>;
+    /// Writes all of the batch durably, or nothing. A wrong head, a stream version that exists, and a key that exists are `Conflict`.
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+    /// The answer kept under a key.
+    fn answer(&self, key: &str) -> Result<Option<StoredAnswer>, StoreError>;
+    /// Events after a position in commit order, at most `limit` (capped at [`READ_ROWS_MAX`]).
+    fn events_after(&self, position: u64, limit: usize) -> Result<Vec<Recorded>, StoreError>;
+    /// Events that are transactions, after a position, of one wallet or of all.
+    fn transactions_after(
+        &self,
+        wallet: Option<WalletId>,
+        position: u64,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, StoreError>;
+    /// All postings of the first `limit` events after a position that have any.
+    fn postings_after(&self, position: u64, limit: usize) -> Result<Vec<Posted>, StoreError>;
+    /// The oldest messages not yet relayed.
+    fn outbox(&self, limit: usize) -> Result<Vec<OutboxItem>, StoreError>;
+    /// Forgets messages up to a sequence: the broker has them.
+    fn relayed(&self, up_to: u64) -> Result<(), StoreError>;
+    /// Proves that a write would succeed now.
+    fn check_writable(&self) -> Result<(), StoreError>;
+}
