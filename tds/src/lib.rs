@@ -4,6 +4,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod build;
 pub mod error;
 pub mod framer;
 pub mod login7;
@@ -11,6 +12,7 @@ pub mod message;
 pub mod packet;
 pub mod password;
 pub mod prelogin;
+#[expect(dead_code, reason = "the request readers come next")]
 mod reader;
 pub mod utf16;
 pub mod version;

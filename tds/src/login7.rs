@@ -585,12 +585,13 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let mut login = login();
+        login.password = Password::from_text("hush");
         login.features = vec![Feature {
             id: feature::FED_AUTH,
             data: b"token".to_vec(),
         }];
         let text = format!("{login:?}");
-        assert!(!text.contains("ss") && !text.contains("116"), "{text}");
+        assert!(!text.contains("hush") && !text.contains("116"), "{text}");
     }
 
     #[test]
