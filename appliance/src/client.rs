@@ -26,6 +26,8 @@ pub(crate) enum ClientError {
     /// The service says no, and why.
     #[error("{message} ({code}{fault})")]
     Refused {
+        /// HTTP status.
+        status: u16,
         /// Machine-readable cause.
         code: String,
         /// For people.
@@ -46,6 +48,13 @@ pub(crate) enum ClientError {
         /// What is wrong.
         cause: String,
     },
+}
+
+impl ClientError {
+    /// True when what was asked for does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
 }
 
 /// Speaks to one server with one token.
@@ -140,16 +149,17 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|e| odd(e.to_string()));
         }
-        Err(refusal(&body).unwrap_or_else(|| odd("no error object in the body".to_owned())))
+        Err(refusal(status.as_u16(), &body).unwrap_or_else(|| odd("no error object in the body".to_owned())))
     }
 }
 
 /// Billing's error object: `{"error":{"code","message","fault"}}`.
-fn refusal(body: &[u8]) -> Option<ClientError> {
+fn refusal(status: u16, body: &[u8]) -> Option<ClientError> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let error = body.get("error")?;
     let text = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
     Some(ClientError::Refused {
+        status,
         code: text("code")?,
         message: text("message")?,
         fault: text("fault")

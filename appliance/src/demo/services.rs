@@ -1,0 +1,150 @@
+//! The composition: wallet, billing, sandbox, proxy, started in the order in which they need each other and stopped the other way.
+//!
+//! They speak gRPC over loopback here as they do apart: one code path, no short cut in the process.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{DemoError, directory::Directory, tls};
+use crate::{cli::DemoArgs, running::Running};
+
+/// A free port of this machine, not to be reached from others.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What runs so far; a start that fails half-way is stopped like a whole one.
+#[derive(Default)]
+pub(super) struct Services {
+    wallet: Option<weir_wallet::Running>,
+    billing: Option<weir_billing::Running>,
+    sandbox: Option<weir_sandbox::Running>,
+}
+
+impl Services {
+    /// Starts all; returns when each listens.
+    pub(super) async fn start(
+        &mut self,
+        args: &DemoArgs,
+        directory: &Directory,
+        tls: &tls::Files,
+    ) -> Result<Running, DemoError> {
+        let (wallet, wallet_grpc) = self.start_wallet(args, directory).await?;
+        let (console, billing_grpc) = self.start_billing(args, directory, wallet, wallet_grpc).await?;
+        let sandbox = self.start_sandbox(directory, tls).await?;
+        Ok(Running {
+            pid: std::process::id(),
+            data_dir: directory.path().to_owned(),
+            listen: args.listen,
+            console,
+            wallet,
+            billing_grpc,
+            wallet_grpc,
+            sandbox,
+        })
+    }
+
+    async fn start_wallet(
+        &mut self,
+        args: &DemoArgs,
+        directory: &Directory,
+    ) -> Result<(SocketAddr, SocketAddr), DemoError> {
+        let config = weir_wallet::Config {
+            data_dir: directory.part("wallet")?,
+            rest_listen: args.wallet,
+            grpc_listen: ANY,
+            token: directory.token().to_owned(),
+            broker_path: directory.path().join("broker.db"),
+        };
+        let running = weir_wallet::start(config).await.map_err(not_started("wallet"))?;
+        let addresses = (reachable(running.rest_addr), running.grpc_addr);
+        self.wallet = Some(running);
+        Ok(addresses)
+    }
+
+    async fn start_billing(
+        &mut self,
+        args: &DemoArgs,
+        directory: &Directory,
+        wallet: SocketAddr,
+        wallet_grpc: SocketAddr,
+    ) -> Result<(SocketAddr, SocketAddr), DemoError> {
+        let config = weir_billing::Config {
+            data_dir: directory.part("billing")?,
+            rest_listen: args.console,
+            grpc_listen: ANY,
+            token: directory.token().into(),
+            wallet_url: format!("http://{wallet_grpc}"),
+            wallet_rest_url: Some(format!("http://{wallet}")),
+            outbox_paths: vec![directory.path().join("outbox.db")],
+            broker_path: directory.path().join("broker.db"),
+            ..weir_billing::Config::default()
+        };
+        let running = weir_billing::start(config)
+            .await
+            .map_err(not_started("billing"))?;
+        let addresses = (reachable(running.rest_addr), running.grpc_addr);
+        self.billing = Some(running);
+        Ok(addresses)
+    }
+
+    async fn start_sandbox(
+        &mut self,
+        directory: &Directory,
+        tls: &tls::Files,
+    ) -> Result<SocketAddr, DemoError> {
+        let config = weir_sandbox::Config {
+            listen: ANY,
+            data_dir: Some(directory.part("sandbox")?),
+            tls: Some(weir_sandbox::TlsFiles {
+                cert: tls.cert.clone(),
+                key: tls.key.clone(),
+            }),
+            ..weir_sandbox::Config::default()
+        };
+        let running = weir_sandbox::start(config)
+            .await
+            .map_err(not_started("sandbox"))?;
+        let address = running.addr;
+        self.sandbox = Some(running);
+        Ok(address)
+    }
+
+    /// Waits until a service that all need has ended by itself, and names it.
+    pub(super) async fn ended(&mut self) -> &'static str {
+        match &mut self.wallet {
+            Some(wallet) => {
+                wallet.failed().await;
+                "wallet"
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops what runs, each within its own deadline: first what makes usage, last what books it.
+    pub(super) async fn stop(&mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.stop().await;
+        }
+        if let Some(billing) = self.billing.take() {
+            billing.stop().await;
+        }
+        if let Some(wallet) = self.wallet.take() {
+            wallet.stop().await;
+        }
+    }
+}
+
+fn not_started<E: std::fmt::Display>(service: &'static str) -> impl FnOnce(E) -> DemoError {
+    move |cause| DemoError::Start {
+        service,
+        cause: cause.to_string(),
+    }
+}
+
+/// The address that others on this machine reach a listener by: "any address" is no address to connect to.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    };
+    SocketAddr::new(ip, bound.port())
+}
