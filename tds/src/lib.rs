@@ -4,6 +4,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod answer;
 pub mod build;
 pub mod error;
 pub mod framer;
@@ -14,5 +15,6 @@ pub mod password;
 pub mod prelogin;
 #[expect(dead_code, reason = "the request readers come next")]
 mod reader;
+pub mod request;
 pub mod utf16;
 pub mod version;

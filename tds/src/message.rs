@@ -325,6 +325,19 @@ pub fn write_message(
     }
 }
 
+/// An Attention packet: no body, never split [MS-TDS 2.2.1.7].
+#[must_use]
+pub fn attention(spid: u16) -> [u8; HEADER_LEN] {
+    let header = PacketHeader {
+        kind: PacketType::Attention,
+        status: PacketStatus::EOM,
+        length: 8,
+        spid,
+        packet_id: FIRST_PACKET_ID,
+    };
+    header.encode()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
