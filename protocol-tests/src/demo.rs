@@ -1,0 +1,321 @@
+//! A `weir demo` of the test's own: free ports, a directory of its own, stopped and removed at the end.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::deadline::wait_for;
+use crate::drivers::Target;
+use crate::money;
+
+/// From the start of the binary to its `weir demo ready`; the README promises this.
+pub const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longest orderly stop.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running demo. Dropped, it is killed; its log is shown when the test fails.
+pub struct Demo {
+    child: Child,
+    directory: PathBuf,
+    log: PathBuf,
+    /// What it wrote into `running.json`.
+    addresses: Value,
+    /// How long it took to be ready.
+    pub ready_after: Duration,
+}
+
+/// A demo's directory that outlives its demos.
+pub struct Place {
+    holder: TempDir,
+}
+
+impl Place {
+    /// A new, empty place.
+    ///
+    /// # Panics
+    /// When there is no room for temporary files.
+    #[must_use]
+    pub fn new() -> Self {
+        let holder = tempfile::Builder::new().prefix("weir-test-").tempdir();
+        Self {
+            holder: holder.unwrap_or_else(|error| panic!("no temporary directory: {error}")),
+        }
+    }
+
+    /// The demo's directory; made by the demo.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.holder.path().join("data")
+    }
+
+    /// Starts a demo here; `credit` counts only the first time.
+    ///
+    /// # Panics
+    /// When it is not ready in time; with its log.
+    #[must_use]
+    pub fn start(&self, credit: &str) -> Demo {
+        self.start_with(credit, &[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Panics
+    /// When it is not ready in time; with its log.
+    #[must_use]
+    pub fn start_with(&self, credit: &str, flags: &[&str]) -> Demo {
+        let log = self.holder.path().join("log");
+        let errors = File::options().create(true).append(true).open(&log);
+        let errors = errors.unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let started = Instant::now();
+        let mut child = Command::new(binary("weir"))
+            .args([
+                "demo",
+                "--listen",
+                "127.0.0.1:0",
+                "--console",
+                "127.0.0.1:0",
+                "--wallet",
+                "127.0.0.1:0",
+            ])
+            .args(["--credit", credit, "--data-dir"])
+            .arg(self.directory())
+            .args(flags)
+            .env("XDG_DATA_HOME", self.holder.path().join("home"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|error| panic!("weir demo does not start: {error}"));
+        let lines = lines_of(&mut child);
+        let ready = wait_ready(&lines, started + READY_WITHIN);
+        let ready_after = started.elapsed();
+        let mut demo = Demo {
+            child,
+            directory: self.directory(),
+            log,
+            addresses: Value::Null,
+            ready_after,
+        };
+        assert!(ready, "weir demo was not ready within {READY_WITHIN:?}");
+        let running = std::fs::read_to_string(demo.directory.join("running.json"));
+        let running = running.unwrap_or_else(|error| panic!("no running.json: {error}"));
+        demo.addresses = serde_json::from_str(&running).unwrap_or_else(|error| panic!("{running}: {error}"));
+        demo
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A built binary: beside the test's own, where `scripts/test` put it.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let path = own
+        .parent()
+        .and_then(Path::parent)
+        .map(|beside| beside.join(name))
+        .unwrap_or_default();
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/test, which builds it",
+        path.display()
+    );
+    path
+}
+
+/// The lines of its standard output; read to the end, so that it never blocks on a full pipe.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+    }
+    receiver
+}
+
+fn wait_ready(lines: &Receiver<String>, end: Instant) -> bool {
+    loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) if line == "weir demo ready" => return true,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+impl Demo {
+    /// An address from `running.json`: `listen`, `console`, `wallet`, `sandbox`, …
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn address(&self, name: &str) -> SocketAddr {
+        let text = self.addresses[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name} in {}", self.addresses));
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// The demo tenant at the gate.
+    #[must_use]
+    pub fn tenant(&self) -> Target {
+        Target::demo(self.address("listen"))
+    }
+
+    /// The demo tenant at the server behind the gate.
+    #[must_use]
+    pub fn server(&self) -> Target {
+        Target::demo(self.address("sandbox"))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs an operator's command.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("weir"))
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&self.directory)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("weir {arguments:?}: {error}"))
+    }
+
+    /// Runs an operator's command that must succeed, and reads its `--json`.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "weir {arguments:?}: {} {text}{errors}",
+            output.status
+        );
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("weir {arguments:?}: {error}: {text}"))
+    }
+
+    /// The account's balance in nano-units once all that had ended is settled.
+    #[must_use]
+    pub fn settled_balance(&self) -> i64 {
+        let account = self.json(&["account", "show", "demo", "--wait-settled"]);
+        money::nanos(
+            account["balance"]
+                .as_str()
+                .unwrap_or_else(|| panic!("no balance: {account}")),
+        )
+    }
+
+    /// Adds credit, in nano-units.
+    pub fn top_up(&self, nanos: i64) {
+        let _ = self.json(&["top-up", "demo", &money::decimal(nanos)]);
+    }
+
+    /// The account's requests, oldest first.
+    ///
+    /// # Panics
+    /// When it prints no array.
+    #[must_use]
+    pub fn usage(&self) -> Vec<Value> {
+        let usage = self.json(&["usage", "--account", "demo"]);
+        usage
+            .as_array()
+            .unwrap_or_else(|| panic!("no array: {usage}"))
+            .clone()
+    }
+
+    /// Asserts that every sum of the books agrees.
+    ///
+    /// # Panics
+    /// When one does not; with what `weir reconcile` says.
+    pub fn reconcile(&self) {
+        let output = self.run(&["reconcile", "--json"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        assert!(
+            answer["ok"] == true && output.status.success(),
+            "reconcile: {text}{:?}",
+            output.stderr
+        );
+    }
+
+    /// Bytes of memory that it holds (VmRSS) or has held at most (VmHWM).
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find(|line| line.starts_with(field));
+        let kib = line
+            .and_then(|line| line.split_whitespace().nth(1))
+            .and_then(|kib| kib.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no {field} in {path}")) * 1024
+    }
+
+    /// SIGKILL, at once.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for an orderly end.
+    ///
+    /// # Panics
+    /// When it does not end in time, or with another exit code than 0.
+    pub fn stop(mut self) {
+        let told = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(told.is_ok_and(|status| status.success()), "kill failed");
+        let status = wait_for(STOP_WITHIN, || self.child.try_wait().ok().flatten());
+        let status = status.unwrap_or_else(|| panic!("the demo did not stop within {STOP_WITHIN:?}"));
+        assert!(status.success(), "the demo stopped with {status}");
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut log = String::new();
+            let _ = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut log));
+            let tail = log.lines().rev().take(60).collect::<Vec<_>>();
+            eprintln!("── the demo's log, its last lines ──");
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
