@@ -1,1 +1,4 @@
 //! End to end: real drivers through a running Weir. Start these with `scripts/test`, which installs the drivers.
+
+mod mock;
+mod tiberius_driver;
