@@ -33,6 +33,9 @@ pub enum WireErrorKind {
     /// A data type byte that is not known [MS-TDS 2.2.5.4].
     #[error("unknown data type 0x{0:02x}")]
     DataType(u8),
+    /// A character type of TDS 7.0 on a newer stream, where it is not known whether a collation follows it.
+    #[error("data type 0x{0:02x} of TDS 7.0 on a newer stream cannot be metered")]
+    LegacyDataType(u8),
     /// A row arrived before any COLMETADATA.
     #[error("a row without column metadata")]
     RowWithoutMetadata,

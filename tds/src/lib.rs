@@ -6,6 +6,8 @@
 
 pub mod answer;
 pub mod build;
+pub mod col_metadata;
+pub mod data_type;
 pub mod error;
 pub mod framer;
 pub mod login7;
@@ -13,8 +15,14 @@ pub mod message;
 pub mod packet;
 pub mod password;
 pub mod prelogin;
-#[expect(dead_code, reason = "the request readers come next")]
+pub mod read;
 mod reader;
 pub mod request;
+mod row_walk;
+mod scan;
+pub mod token;
+pub mod type_info;
 pub mod utf16;
+mod value;
 pub mod version;
+pub mod walker;
