@@ -1,4 +1,8 @@
 //! End to end: real drivers through a running Weir. Start these with `scripts/test`, which installs the drivers.
 
+mod books;
+mod broke;
+mod credit;
+mod fleet;
 mod mock;
 mod tiberius_driver;
