@@ -283,6 +283,24 @@ impl Demo {
         kib.unwrap_or_else(|| panic!("no {field} in {path}")) * 1024
     }
 
+    /// CPU time used so far, of all its threads.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // Behind the name, which may hold anything, utime and stime are the 12th and 13th field, in 1/100 s.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// SIGKILL, at once.
     pub fn kill(mut self) {
         let _ = self.child.kill();

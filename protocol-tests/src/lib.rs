@@ -7,3 +7,4 @@ pub mod demo;
 pub mod drivers;
 pub mod money;
 pub mod raw;
+pub mod rows;

@@ -4,5 +4,7 @@ mod books;
 mod broke;
 mod credit;
 mod fleet;
+mod kill;
+mod memory;
 mod mock;
 mod tiberius_driver;
