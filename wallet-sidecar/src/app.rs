@@ -1,11 +1,35 @@
 //! The composition root: opens the stores, binds the listeners, starts the tasks, and stops them in order.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::{Config, ConfigError};
+use crate::{
+    adapters::{
+        embedded_broker::EmbeddedBroker,
+        grpc::{self, auth::BearerToken},
+        rest,
+        sqlite::{SqliteEventStore, SqliteReadModel},
+        system_clock::SystemClock,
+    },
+    config::{Config, ConfigError},
+    health::Part,
+    ports::{broker::BrokerError, event_store::StoreError},
+    projections::Projector,
+    relay::Relay,
+    service::{self, Service},
+    writer::{self, Board, Desk, Writer},
+};
+
+/// Longest wait for calls in hand when the service stops.
+pub const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +45,12 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The event store or the read model cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker cannot be opened.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
 }
 
 /// A running service.
@@ -29,9 +59,16 @@ pub struct Running {
     pub rest_addr: SocketAddr,
     /// Where gRPC listens.
     pub grpc_addr: SocketAddr,
+    /// Ends the faces: no new calls.
     stop: CancellationToken,
+    /// Ends relay and projector.
+    background: CancellationToken,
     failed: CancellationToken,
+    faces: TaskTracker,
     tasks: TaskTracker,
+    writer: Writer,
+    writer_thread: JoinHandle<()>,
+    board: Arc<Board>,
 }
 
 impl Running {
@@ -40,28 +77,159 @@ impl Running {
         self.failed.cancelled().await;
     }
 
-    /// Stops: no new calls, those in hand are finished.
+    /// Stops in order: no new calls, calls in hand answered, commands in hand committed, then relay and projector. What the relay
+    /// has not sent is sent by the next start. Bound: [`STOP_WAIT`] for the calls, and as much again for all after them.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.board.end_watches();
+        self.faces.close();
+        if tokio::time::timeout(STOP_WAIT, self.faces.wait()).await.is_err() {
+            tracing::warn!("calls still in hand are cut off: the service stops");
+        }
+        let rest = async {
+            self.writer.stop().await;
+            // A panic of the writer was reported when it happened.
+            let _ = tokio::task::spawn_blocking(move || self.writer_thread.join()).await;
+            self.background.cancel();
+            self.tasks.close();
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_WAIT, rest).await.is_err() {
+            tracing::warn!("the wallet service did not end in time; what was answered is committed");
+        }
     }
 }
 
 /// Starts the service: returns when both listeners are bound and the wallets are in memory.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     config.check()?;
-    let stop = CancellationToken::new();
-    let failed = CancellationToken::new();
+    let (rest, rest_addr) = bind(config.rest_listen).await?;
+    let (grpc, grpc_addr) = bind(config.grpc_listen).await?;
+    let paths = Paths::of(&config);
+    let stores = tokio::task::spawn_blocking(move || Stores::open(&paths))
+        .await
+        .map_err(|e| StartError::Io {
+            what: "open the stores".to_owned(),
+            source: e.into(),
+        })??;
+    let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
-    let (_rest, rest_addr) = bind(config.rest_listen).await?;
-    let (_grpc, grpc_addr) = bind(config.grpc_listen).await?;
+    let projected = watch::Sender::new(0);
+    let (relay_health, projector_health) = (Arc::<Part>::default(), Arc::<Part>::default());
+    let projector = Projector {
+        broker: Arc::new(stores.broker.clone()),
+        read_model: stores.read_model.clone(),
+        position: projected.clone(),
+        health: Arc::clone(&projector_health),
+    };
+    projector.bind().await?;
+    let board = Arc::clone(&stores.board);
+    let relay = Relay {
+        store: stores.store.clone(),
+        broker: Arc::new(stores.broker.clone()),
+        board: Arc::clone(&board),
+        health: Arc::clone(&relay_health),
+    };
+    let (writer, writer_thread) =
+        Writer::start(stores.desk, failed.clone()).map_err(|source| StartError::Io {
+            what: "start the writer's thread".to_owned(),
+            source,
+        })?;
+    let service = Service::new(service::Parts {
+        writer: writer.clone(),
+        board: Arc::clone(&board),
+        store: stores.store,
+        read_model: stores.read_model,
+        projected: projected.subscribe(),
+        relay_health,
+        projector_health,
+    });
+    let guard = BearerToken::new(&config.token);
+    let background = CancellationToken::new();
+    spawn(&tasks, &failed, relay.run(background.clone()));
+    spawn(&tasks, &failed, projector.run(background.clone()));
+    let faces = TaskTracker::new();
+    spawn(
+        &faces,
+        &failed,
+        grpc::serve(grpc, service.clone(), guard.clone(), stop.clone()),
+    );
+    spawn(&faces, &failed, rest::serve(rest, service, guard, stop.clone()));
     Ok(Running {
         rest_addr,
         grpc_addr,
         stop,
+        background,
         failed,
+        faces,
         tasks,
+        writer,
+        writer_thread,
+        board,
+    })
+}
+
+/// Runs a part; its end, also by a panic, before the stop counts as a failure of the service.
+fn spawn(tasks: &TaskTracker, failed: &CancellationToken, part: impl Future<Output = ()> + Send + 'static) {
+    let ended = failed.clone().drop_guard();
+    tasks.spawn(async move {
+        let _ended = ended;
+        part.await;
+    });
+}
+
+struct Paths {
+    data_dir: PathBuf,
+    broker: PathBuf,
+}
+
+impl Paths {
+    fn of(config: &Config) -> Self {
+        Self {
+            data_dir: config.data_dir.clone(),
+            broker: config.broker_path.clone(),
+        }
+    }
+}
+
+struct Stores {
+    store: Arc<SqliteEventStore>,
+    read_model: Arc<SqliteReadModel>,
+    broker: EmbeddedBroker,
+    board: Arc<Board>,
+    desk: Desk,
+}
+
+impl Stores {
+    /// Blocks: opens the files and reads every event.
+    fn open(paths: &Paths) -> Result<Self, StartError> {
+        make_dir(&paths.data_dir)?;
+        if let Some(parent) = paths.broker.parent() {
+            make_dir(parent)?;
+        }
+        let store = Arc::new(SqliteEventStore::open(&paths.data_dir.join("events.db"))?);
+        let read_model = Arc::new(SqliteReadModel::open(&paths.data_dir.join("read-model.db"))?);
+        let broker = EmbeddedBroker::open(&paths.broker)?;
+        let board = Arc::<Board>::default();
+        let desk = Desk::open(writer::Parts {
+            store: store.clone(),
+            clock: Arc::new(SystemClock),
+            board: Arc::clone(&board),
+        })?;
+        Ok(Self {
+            store,
+            read_model,
+            broker,
+            board,
+            desk,
+        })
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|source| StartError::Io {
+        what: format!("make the directory {}", path.display()),
+        source,
     })
 }
 

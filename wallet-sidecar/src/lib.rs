@@ -7,9 +7,14 @@
 pub mod adapters;
 pub mod app;
 pub mod config;
+pub mod health;
 pub mod ledger;
 pub mod ports;
+pub mod projections;
+pub mod relay;
+pub mod service;
 pub mod wallet;
+pub mod writer;
 
 pub use app::{Running, StartError, start};
 pub use config::Config;

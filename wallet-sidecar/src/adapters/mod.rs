@@ -1,6 +1,8 @@
 //! What touches the outside: stores, broker, network, clock.
 
+pub mod embedded_broker;
 pub mod grpc;
 pub mod memory_broker;
+pub mod rest;
 pub mod sqlite;
 pub mod system_clock;
