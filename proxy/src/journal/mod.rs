@@ -1,254 +1,322 @@
 //! The journal: what was delivered, on local disk, before it is delivered. Slots for open responses, segments for closed records.
+//!
+//! Invariants: (1) an epoch is durable before its first record, and one process at a time has the directory; (2) sequences of an epoch start
+//! at 1 and have no gap; (3) a slot becomes exactly one record, by its session, by the journal's thread or by the next start; (4) only what
+//! is on disk is shipped; (5) only what the broker confirmed is trimmed, into an archive.
+
+mod books;
+mod disk;
+mod frame;
+mod health;
+mod reader;
+mod recovery;
+mod segment;
+mod slot;
+mod types;
+mod writer;
 
 use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
+    fs::{self, File, OpenOptions},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
 };
 
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 use weir_contracts::{
-    entry::{RequestKind, UsageRecord},
+    entry::UsageRecord,
     ids::{AccountId, LeaseId, ProxyId},
 };
 
-/// Why the journal cannot be opened or written.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum JournalError {
-    /// A second process, or a second open in this one.
-    #[error(
-        "journal directory {0} is in use by another process; stop that one or give this proxy its own directory"
+pub use reader::{Batch, JournalReader};
+pub use recovery::Recovered;
+pub use segment::Position;
+pub use slot::Slot;
+pub use types::{
+    ARCHIVE_KEEP, BYTES_MAX, Durability, JournalError, JournalOptions, LeaseRecord, SEGMENT_BYTES, SLOTS_MAX,
+    SessionRecord, SlotHead, SlotState, SlotsExhausted,
+};
+
+use self::{
+    books::Books,
+    disk::{Identity, Place, SegmentKey},
+    health::{Health, Trouble},
+    segment::{Catalog, SegmentFile, SegmentInfo},
+    slot::SlotTable,
+    writer::{Command, Writer},
+};
+
+/// Commands that may wait for the journal's thread; beyond it closers wait.
+const COMMANDS_MAX: usize = 8192;
+
+/// The wall clock, read for the stamps of records that the journal makes by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WallClock;
+
+impl WallClock {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the journal's clock adapter; nothing is decided by it"
     )]
-    Locked(PathBuf),
-    /// The operating system refused.
-    #[error("journal file {path}: {cause}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// The system's words.
-        cause: String,
-    },
-    /// A file says what this journal never wrote. Nothing is guessed: see `weir journal verify`.
-    #[error("journal file {path} is damaged at byte {offset}: {what}")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// Where.
-        offset: u64,
-        /// What was found.
-        what: String,
-    },
-    /// The journal's thread has ended; the process must be started anew.
-    #[error("the journal has stopped: {0}")]
-    Stopped(String),
+    pub(crate) fn unix_nanos(self) -> u64 {
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
-/// No slot is free: as many responses are open as the journal was configured for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all {0} journal slots are in use")]
-pub struct SlotsExhausted(pub u32);
-
-/// What a power loss may cost. The death of the process never costs anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Records reach the disk when the kernel likes.
-    #[default]
-    None,
-    /// A close is acknowledged after its group's `fdatasync`.
-    Record,
+/// What the journal's thread, its callers and its readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    place: Place,
+    options: JournalOptions,
+    identity: Identity,
+    recovered: Recovered,
+    slots: Arc<SlotTable>,
+    catalog: Mutex<Catalog>,
+    appended: watch::Sender<u64>,
+    health: Health,
+    ended_sessions: Mutex<Vec<u32>>,
+    clock: WallClock,
+    /// Held as long as anything of this journal lives; the system frees it with the process.
+    _lock: File,
 }
 
-/// Limits of a journal.
+impl Shared {
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_ended(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.ended_sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn check_size(&self, live: u64) {
+        let max = self.options.bytes_max;
+        let reason = (live > max).then(|| format!("more than {max} bytes are not yet shipped"));
+        self.health.set(Trouble::Full, reason);
+    }
+}
+
+/// The journal of one proxy start. Clones share it; when the last one is dropped, what was given is written and the directory is free.
 #[derive(Debug, Clone)]
-pub struct JournalOptions {
-    /// Responses open at a time.
-    pub slots_max: u32,
-    /// A segment is rotated at this size, bytes.
-    pub segment_bytes: u64,
-    /// Unshipped bytes above which the journal is not healthy, so that the gate denies.
-    pub bytes_max: u64,
-    /// See [`Durability`].
-    pub durability: Durability,
-    /// How long trimmed segments are kept.
-    pub archive_keep: Duration,
+pub struct Journal(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Default for JournalOptions {
-    fn default() -> Self {
-        Self {
-            slots_max: 65_536,
-            segment_bytes: 64 << 20,
-            bytes_max: 8 << 30,
-            durability: Durability::None,
-            archive_keep: Duration::from_secs(7 * 24 * 3600),
+impl Drop for Open {
+    fn drop(&mut self) {
+        // The thread ends when no sender is left; bounded by one group, or by the last tries of a write that fails.
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
-
-/// Who a session is: appended once at login, named by its slots.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SessionRecord {
-    /// Who pays.
-    pub account: AccountId,
-    /// Login used at the gate.
-    pub principal: String,
-    /// Server behind, `host:port`.
-    pub upstream: String,
-}
-
-/// A lease, appended before billing is asked for it and before any slot names it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct LeaseRecord {
-    /// Which.
-    pub lease: LeaseId,
-    /// Whose.
-    pub account: AccountId,
-    /// Tariff version that prices what it pays.
-    pub tariff: String,
-}
-
-/// What of a slot stays the same while it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotHead {
-    /// From [`Journal::begin_session`].
-    pub session: u32,
-    /// Number of the request within the session.
-    pub request: u32,
-    /// Kind of the request.
-    pub kind: RequestKind,
-    /// When it began, Unix nanoseconds.
-    pub started_unix_nanos: u64,
-}
-
-/// Running totals of an open record part: all that is needed to make a usage record of the slot alone.
-///
-/// Bounds: the four quantities and `server_nanos` fit 48 bits (281 TB, 78 hours), `result_sets` saturates at 24 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SlotState {
-    /// Number of the lease that pays, 0 for none.
-    pub lease_number: u32,
-    /// `cost_nanos` includes the request's own price (`UsageRecord::requests` = 1).
-    pub counts_request: bool,
-    /// Rows delivered; for [`RequestKind::BulkLoad`] rows uploaded (a bulk load returns none).
-    pub rows: u64,
-    /// Token-stream bytes delivered.
-    pub bytes_out: u64,
-    /// Request bytes.
-    pub bytes_in: u64,
-    /// As in the usage record, because tariffs price it.
-    pub server_nanos: u64,
-    /// Result sets begun.
-    pub result_sets: u32,
-    /// Paid so far.
-    pub cost_nanos: i64,
-    /// The walker lost the stream.
-    pub unparsed: bool,
-}
-
-/// One open response's 64 bytes on disk. Dropped without [`Journal::close`], it becomes an `interrupted` record by itself.
-#[derive(Debug)]
-pub struct Slot(());
-
-impl Slot {
-    /// Overwrites the slot in place: one 64-byte `pwrite`, done before the chunk's first byte goes to the client.
-    ///
-    /// # Errors
-    /// The system refused, or a quantity is out of its bound: deliver nothing, end the response.
-    pub fn write(&mut self, _state: &SlotState) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// The journal of one proxy start. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Journal(());
 
 impl Journal {
     /// Opens or makes a journal directory, recovers what an earlier start left open, and begins a new epoch. Blocking.
     ///
     /// # Errors
     /// Another process holds it, the disk refuses, or a file is damaged in its middle.
-    pub fn open(dir: &Path, _options: JournalOptions) -> Result<Self, JournalError> {
-        Err(JournalError::Stopped(format!("{} not opened", dir.display())))
+    pub fn open(dir: &Path, options: JournalOptions) -> Result<Self, JournalError> {
+        let place = Place(dir.to_owned());
+        fs::create_dir_all(place.archive()).map_err(JournalError::io(dir))?;
+        let lock = lock(&place)?;
+        let confirmed: Option<Position> = disk::read(&place.cursor())?;
+        let (identity, recovered) = begin_epoch(&place, confirmed)?;
+        let slots = Arc::new(SlotTable::create(
+            &place.slots(identity.epoch),
+            options.slots_max,
+        )?);
+        let books = Books::new(identity.proxy, identity.epoch);
+        let key = SegmentKey {
+            epoch: identity.epoch,
+            number: 1,
+        };
+        let segment = SegmentFile::create(&place, key, &books)?;
+        let catalog = list(&place, &segment, confirmed)?;
+        let shared = Arc::new(Shared {
+            place,
+            options,
+            identity,
+            recovered,
+            slots,
+            catalog: Mutex::new(catalog),
+            appended: watch::Sender::new(0),
+            health: Health::default(),
+            ended_sessions: Mutex::new(Vec::new()),
+            clock: WallClock,
+            _lock: lock,
+        });
+        let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        let writer = Writer::new(Arc::clone(&shared), books, segment, queue);
+        let thread = std::thread::Builder::new()
+            .name("weir-journal".into())
+            .spawn(move || writer.run())
+            .map_err(|e| JournalError::Stopped(format!("no thread: {e}")))?;
+        let journal = Self(Arc::new(Open {
+            shared,
+            commands: Some(commands),
+            thread: Some(thread),
+        }));
+        journal.sweep_archive()?;
+        Ok(journal)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     /// Made with the directory.
     #[must_use]
     pub fn proxy(&self) -> ProxyId {
-        ProxyId(Uuid::nil())
+        self.shared().identity.proxy
     }
 
     /// Of this start.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        0
+        self.shared().identity.epoch
     }
 
     /// Of this start.
     #[must_use]
     pub fn boot_nonce(&self) -> Uuid {
-        Uuid::nil()
+        self.shared().identity.boot_nonce
     }
 
     /// Of the start before.
     #[must_use]
     pub fn previous_boot_nonce(&self) -> Option<Uuid> {
-        None
+        self.shared().identity.previous_boot_nonce
+    }
+
+    /// What this start found left open by the one before.
+    #[must_use]
+    pub fn recovered(&self) -> Recovered {
+        self.shared().recovered
     }
 
     /// False when the disk refuses, too much is unshipped or the shipper is stuck: the gate must deny new requests.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        false
+        self.shared().health.is_good()
     }
 
     /// Why [`Self::healthy`] is false.
     #[must_use]
     pub fn unhealthy_reason(&self) -> Option<String> {
-        None
+        self.shared().health.reason()
+    }
+
+    /// The shipper's word on the outbox: a reason makes the gate deny, `None` clears it.
+    pub fn set_outbox_trouble(&self, reason: Option<String>) {
+        self.shared().health.set(Trouble::Outbox, reason);
+    }
+
+    /// Tells each new last sequence.
+    #[must_use]
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.shared().appended.subscribe()
+    }
+
+    /// The last entry of this epoch, if there is one.
+    #[must_use]
+    pub fn last(&self) -> Option<Position> {
+        let sequence = self.shared().catalog().last_sequence;
+        (sequence > 0).then(|| Position {
+            epoch: self.epoch(),
+            sequence,
+        })
+    }
+
+    /// Bytes in segments that are not confirmed.
+    #[must_use]
+    pub fn unshipped_bytes(&self) -> u64 {
+        self.shared().catalog().live_bytes()
     }
 
     /// Appends a session record; returns its number, from 1. Call [`Self::end_session`] when no slot will name it again.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub async fn begin_session(&self, _record: SessionRecord) -> Result<u32, JournalError> {
-        Err(JournalError::Stopped(String::new()))
+    pub async fn begin_session(&self, record: SessionRecord) -> Result<u32, JournalError> {
+        self.ask(|answer| Command::BeginSession(record, answer)).await
     }
 
-    /// The session's last slot is closed.
-    pub fn end_session(&self, _session: u32) {}
+    /// Replaces a session's record: another tariff, another upstream. Slots that are open now count as of the new one.
+    ///
+    /// # Errors
+    /// The journal has stopped.
+    pub async fn amend_session(&self, session: u32, record: SessionRecord) -> Result<(), JournalError> {
+        self.ask(|answer| Command::AmendSession(session, record, answer))
+            .await
+    }
+
+    /// The session's last slot is closed or dropped.
+    pub fn end_session(&self, session: u32) {
+        self.shared()
+            .ended_sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(session);
+    }
 
     /// Appends a lease record; returns after it is written.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub async fn begin_lease(&self, _record: LeaseRecord) -> Result<(), JournalError> {
-        Err(JournalError::Stopped(String::new()))
+    pub async fn begin_lease(&self, record: LeaseRecord) -> Result<(), JournalError> {
+        self.ask(|answer| Command::BeginLease(record, answer)).await
     }
 
     /// Takes a free slot. Nothing is written until [`Slot::write`].
     ///
     /// # Errors
     /// All slots are in use: deny the request.
-    pub fn open_slot(&self, _head: SlotHead) -> Result<Slot, SlotsExhausted> {
-        Err(SlotsExhausted(0))
+    pub fn open_slot(&self, head: SlotHead) -> Result<Slot, SlotsExhausted> {
+        self.shared().slots.open(head)
     }
 
     /// Appends the slot's record and frees the slot. Waits for room in the journal's queue, and with [`Durability::Record`] for the disk.
     ///
     /// # Errors
     /// The journal has stopped; the slot stays on disk and the next start recovers it.
-    pub async fn close(&self, _slot: Slot, _record: UsageRecord) -> Result<(), JournalError> {
-        Err(JournalError::Stopped(String::new()))
+    pub async fn close(&self, slot: Slot, record: UsageRecord) -> Result<(), JournalError> {
+        // The room first: a caller that is dropped while it waits leaves the slot to its own drop.
+        let room = self.commands()?.reserve().await.map_err(|_| self.stopped())?;
+        let (answer, answered) = match self.shared().options.durability {
+            Durability::None => (None, None),
+            Durability::Record => {
+                let (answer, answered) = oneshot::channel();
+                (Some(answer), Some(answered))
+            }
+        };
+        room.send(Command::Close {
+            slot: slot.into_parts(),
+            record: Box::new(record),
+            answer,
+        });
+        match answered {
+            None => Ok(()),
+            Some(answered) => answered.await.map_err(|_| self.stopped())?,
+        }
     }
 
-    /// Appends a `LeaseClosed` with the lease's sums. Records that name the lease must have been closed before.
+    /// Appends a `LeaseClosed` with the lease's sums. Records that name the lease must have been closed before. A second time does nothing.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub async fn close_lease(&self, _lease: LeaseId, _account: AccountId) -> Result<(), JournalError> {
-        Err(JournalError::Stopped(String::new()))
+    pub async fn close_lease(&self, lease: LeaseId, _account: AccountId) -> Result<(), JournalError> {
+        self.ask(|answer| Command::CloseLease(lease, answer)).await
     }
 
     /// Waits until all that was given before is appended; returns this epoch's last sequence (0: none yet).
@@ -256,6 +324,111 @@ impl Journal {
     /// # Errors
     /// The journal has stopped.
     pub async fn flush(&self) -> Result<u64, JournalError> {
-        Err(JournalError::Stopped(String::new()))
+        self.ask(Command::Flush).await
     }
+
+    async fn ask<T>(&self, command: impl FnOnce(writer::Answer<T>) -> Command) -> Result<T, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands()?
+            .send(command(answer))
+            .await
+            .map_err(|_| self.stopped())?;
+        answered.await.map_err(|_| self.stopped())?
+    }
+
+    fn commands(&self) -> Result<&mpsc::Sender<Command>, JournalError> {
+        self.0.commands.as_ref().ok_or_else(|| self.stopped())
+    }
+
+    fn stopped(&self) -> JournalError {
+        JournalError::Stopped(
+            self.shared()
+                .health
+                .stopped()
+                .unwrap_or_else(|| "its thread has ended".to_owned()),
+        )
+    }
+}
+
+fn lock(place: &Place) -> Result<File, JournalError> {
+    let path = place.lock();
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(JournalError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(JournalError::Locked(place.0.clone())),
+        Err(fs::TryLockError::Error(e)) => Err(JournalError::io(&path)(e)),
+    }
+}
+
+/// Recovers the last epoch, then makes the next one durable.
+fn begin_epoch(place: &Place, confirmed: Option<Position>) -> Result<(Identity, Recovered), JournalError> {
+    let path = place.identity();
+    let known: Option<Identity> = disk::read(&path)?;
+    let (identity, recovered) = match known {
+        Some(old) => {
+            let recovered = recovery::recover(place, old.proxy, old.epoch, confirmed)?;
+            if recovered != Recovered::default() {
+                tracing::info!(
+                    epoch = old.epoch,
+                    ?recovered,
+                    "an earlier start left the journal open"
+                );
+            }
+            let fresh = Identity {
+                proxy: old.proxy,
+                epoch: old.epoch + 1,
+                boot_nonce: Uuid::new_v4(),
+                previous_boot_nonce: Some(old.boot_nonce),
+            };
+            (fresh, recovered)
+        }
+        None if disk::segments_in(&place.0)?.is_empty() && confirmed.is_none() => {
+            let fresh = Identity {
+                proxy: ProxyId(Uuid::new_v4()),
+                epoch: 1,
+                boot_nonce: Uuid::new_v4(),
+                previous_boot_nonce: None,
+            };
+            (fresh, Recovered::default())
+        }
+        None => {
+            return Err(JournalError::damaged(
+                &path,
+                0,
+                "it is missing, but the directory holds a journal",
+            ));
+        }
+    };
+    disk::replace(&path, &identity)?;
+    Ok((identity, recovered))
+}
+
+fn list(place: &Place, current: &SegmentFile, confirmed: Option<Position>) -> Result<Catalog, JournalError> {
+    let mut catalog = Catalog {
+        confirmed,
+        ..Catalog::default()
+    };
+    for (dir, archived) in [(place.archive(), true), (place.0.clone(), false)] {
+        for key in disk::segments_in(&dir)? {
+            let path = dir.join(key.file_name());
+            let len = fs::metadata(&path).map_err(JournalError::io(&path))?.len();
+            let Some(head) = segment::head_of(&path)? else {
+                return Err(JournalError::damaged(&path, 0, "it has no head"));
+            };
+            let len = if key == current.key { current.len } else { len };
+            catalog.segments.push(SegmentInfo {
+                key,
+                first: head.next_sequence,
+                len,
+                archived,
+            });
+        }
+    }
+    catalog.segments.sort_by_key(|s| s.key);
+    Ok(catalog)
 }
