@@ -5,6 +5,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod answer;
+mod body;
 pub mod build;
 pub mod col_metadata;
 pub mod data_type;
@@ -16,7 +17,6 @@ pub mod packet;
 pub mod password;
 pub mod prelogin;
 pub mod read;
-mod reader;
 pub mod request;
 mod row_walk;
 mod scan;

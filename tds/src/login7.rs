@@ -5,9 +5,9 @@
 use bytes::BufMut;
 use zeroize::Zeroizing;
 
+use crate::body::Body;
 use crate::error::{WireError, WireErrorKind};
 use crate::password::Password;
-use crate::reader::Reader;
 use crate::utf16;
 use crate::version::TdsVersion;
 
@@ -200,7 +200,7 @@ impl Login7 {
             };
             return Err(WireError::at(0, kind));
         }
-        let mut fixed = Reader::new(body, "LOGIN7");
+        let mut fixed = Body::new(body, "LOGIN7");
         if fixed.u32()? as usize != body.len() {
             return Err(WireError::at(
                 0,
@@ -478,18 +478,13 @@ fn slice(body: &[u8], at: usize, len: usize) -> Result<&[u8], WireError> {
 }
 
 /// Follows one entry of the offset table: `unit` bytes per counted unit, at most `most` units.
-fn field<'a>(
-    body: &'a [u8],
-    fixed: &mut Reader<'_>,
-    unit: usize,
-    most: usize,
-) -> Result<&'a [u8], WireError> {
+fn field<'a>(body: &'a [u8], fixed: &mut Body<'_>, unit: usize, most: usize) -> Result<&'a [u8], WireError> {
     let (at, count) = (fixed.u16()?, usize::from(fixed.u16()?));
     limit_units(count, most)?;
     slice(body, usize::from(at), count * unit)
 }
 
-fn name(body: &[u8], fixed: &mut Reader<'_>) -> Result<String, WireError> {
+fn name(body: &[u8], fixed: &mut Body<'_>) -> Result<String, WireError> {
     field(body, fixed, 2, NAME_UNITS_MAX).map(utf16::decode)
 }
 
@@ -503,7 +498,7 @@ fn features(body: &[u8], extension: &[u8]) -> Result<Vec<Feature>, WireError> {
         return Ok(Vec::new());
     }
     let truncated = WireError::at(at as u64, WireErrorKind::Truncated("FeatureExt"));
-    let mut list = Reader::new(body.get(at..).ok_or(truncated)?, "FeatureExt");
+    let mut list = Body::new(body.get(at..).ok_or(truncated)?, "FeatureExt");
     let mut features = Vec::new();
     loop {
         let id = list.u8()?;

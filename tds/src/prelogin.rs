@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::body::Body;
 use crate::error::{WireError, WireErrorKind};
-use crate::reader::Reader;
 
 /// Most bytes of a PRELOGIN body that are looked at: SqlClient limits itself to as many, real ones are below 128.
 pub const PRELOGIN_MAX: usize = 1024;
@@ -141,7 +141,7 @@ impl Prelogin {
             };
             return Err(WireError::at(0, kind));
         }
-        let mut list = Reader::new(body, "PRELOGIN");
+        let mut list = Body::new(body, "PRELOGIN");
         let mut seen: u8 = 0;
         let mut prelogin = Self::default();
         let mut first = true;

@@ -101,6 +101,22 @@ impl TokenBuf {
         self.metadata(columns, Some(keys))
     }
 
+    /// COLMETADATA as a client writes it at the head of a bulk load: the table of a TEXT, NTEXT or IMAGE column is one
+    /// string in every version (facts §8.6).
+    ///
+    /// # Errors
+    /// 65 535 columns or more.
+    pub fn bulk_metadata(&mut self, columns: &[ColumnDef]) -> Result<&mut Self, BuildError> {
+        let count = u16::try_from(columns.len()).ok().filter(|n| *n < u16::MAX);
+        let count = count.ok_or(BuildError::TooLarge("COLMETADATA"))?;
+        self.out.put_u8(COLMETADATA);
+        self.out.put_u16_le(count);
+        for column in columns {
+            put_column(&mut self.out, self.version, column, false);
+        }
+        Ok(self)
+    }
+
     /// COLMETADATA of count 0xFFFF: the metadata of the prepare still holds [MS-TDS 2.2.7.4].
     pub fn no_metadata(&mut self) -> &mut Self {
         self.out.put_slice(&[COLMETADATA, 0xFF, 0xFF]);
@@ -121,7 +137,7 @@ impl TokenBuf {
                 put_cek_table(out, keys)?;
             }
             for column in columns {
-                put_column(out, version, column);
+                put_column(out, version, column, version.has_wide_counts());
             }
             Ok(())
         })
@@ -144,7 +160,7 @@ impl TokenBuf {
             for alt in &metadata.columns {
                 out.put_u8(alt.op);
                 out.put_u16_le(alt.operand);
-                put_column(out, version, &alt.column);
+                put_column(out, version, &alt.column, version.has_wide_counts());
             }
             Ok(())
         })
@@ -214,12 +230,12 @@ impl TokenBuf {
 }
 
 /// `UserType, Flags, TYPE_INFO, [TableName], [CryptoMetaData], ColName`.
-fn put_column(out: &mut BytesMut, version: TdsVersion, column: &ColumnDef) {
+fn put_column(out: &mut BytesMut, version: TdsVersion, column: &ColumnDef, table_in_parts: bool) {
     put_user_type(out, version, column.user_type);
     out.put_u16_le(column.flags.0);
     put_type_info(out, version, &column.ty);
     if column.ty.is_text() {
-        put_table(out, version.has_wide_counts(), &column.table);
+        put_table(out, table_in_parts, &column.table);
     }
     if let Some(crypto) = &column.crypto {
         out.put_u16_le(crypto.ordinal);

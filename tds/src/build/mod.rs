@@ -10,6 +10,7 @@ mod env_change;
 mod features;
 mod metadata;
 mod row;
+mod rpc;
 mod type_info;
 mod value;
 
@@ -19,6 +20,7 @@ pub use column::{Collation, ColumnDef, ColumnFlags, ColumnType, CryptoMetadata, 
 pub use done::{DoneKind, Returned, ServerText, TEXT_UNITS_MAX};
 pub use features::{Classification, ClassifiedProperty, NO_CLASSIFICATION};
 pub use metadata::{AltColumn, AltMetadata, CekEntry, CekValue, ColumnInfo};
+pub use rpc::RpcBuf;
 pub use value::{Decimal, Plp, Value};
 
 use crate::utf16;

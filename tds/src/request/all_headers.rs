@@ -1,7 +1,7 @@
 //! ALL_HEADERS [MS-TDS 2.2.5.3]: what stands before batches, RPCs and transaction requests from 7.2 on.
 
+use crate::body::Body;
 use crate::error::WireError;
-use crate::reader::Reader;
 use crate::version::TdsVersion;
 
 const NOTIFICATION: u16 = 1;
@@ -36,12 +36,12 @@ impl AllHeaders {
         if !version.has_wide_counts() {
             return Ok(Self::default());
         }
-        let mut start = Reader::new(body, "ALL_HEADERS");
+        let mut start = Body::new(body, "ALL_HEADERS");
         let total = start.u32()? as usize;
         if total < 4 {
             return Err(start.invalid("ALL_HEADERS with a total below 4"));
         }
-        let mut list = Reader::new(start.take(total - 4)?, "ALL_HEADERS");
+        let mut list = Body::new(start.take(total - 4)?, "ALL_HEADERS");
         let mut headers = Self {
             len: total,
             ..Self::default()
@@ -67,7 +67,7 @@ impl AllHeaders {
     }
 
     fn take(&mut self, kind: u16, data: &[u8]) -> Result<(), WireError> {
-        let mut data = Reader::new(data, "a header of ALL_HEADERS");
+        let mut data = Body::new(data, "a header of ALL_HEADERS");
         match kind {
             NOTIFICATION => self.notification = true,
             TRANSACTION => {

@@ -1,7 +1,7 @@
 //! The federated authentication token message [MS-TDS 2.2.6.3].
 
+use crate::body::Body;
 use crate::error::WireError;
-use crate::reader::Reader;
 
 /// A token message. `Debug` hides the token.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl<'a> FedAuthToken<'a> {
     /// # Errors
     /// The client's fault: lengths that do not add up.
     pub fn parse(body: &'a [u8]) -> Result<Self, WireError> {
-        let mut r = Reader::new(body, "federated authentication token");
+        let mut r = Body::new(body, "federated authentication token");
         let total = r.u32()? as usize;
         if total != r.rest().len() {
             return Err(

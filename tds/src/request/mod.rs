@@ -4,7 +4,10 @@
 //! [`Truncated`](crate::error::WireErrorKind::Truncated) then only says that the head ended.
 
 pub mod all_headers;
+pub mod bulk_load;
 pub mod fed_auth;
+pub mod parameter;
+pub mod rpc;
 pub mod sql_batch;
 pub mod transaction;
 

@@ -2,8 +2,8 @@
 
 use super::RequestOptions;
 use super::all_headers::AllHeaders;
+use crate::body::Body;
 use crate::error::WireError;
-use crate::reader::Reader;
 use crate::utf16;
 
 /// A SQL batch. Borrowed from the message.
@@ -24,7 +24,7 @@ impl<'a> SqlBatch<'a> {
     /// The client's fault: bad headers, an enclave package that ends too early.
     pub fn parse(body: &'a [u8], options: RequestOptions) -> Result<Self, WireError> {
         let headers = AllHeaders::parse(body, options.version)?;
-        let mut rest = Reader::new(body, "SQL batch");
+        let mut rest = Body::new(body, "SQL batch");
         rest.take(headers.len)?;
         let enclave = if options.enclave { rest.us_varbyte()? } else { &[] };
         Ok(Self {

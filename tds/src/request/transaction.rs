@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use super::all_headers::AllHeaders;
+use crate::body::Body;
 use crate::error::WireError;
-use crate::reader::Reader;
 use crate::utf16;
 
 /// A transaction that a commit or rollback begins next.
@@ -52,7 +52,7 @@ impl<'a> TransactionRequest<'a> {
     /// # Errors
     /// The client's fault: a type that MS-TDS does not define (close the connection), or a payload that ends too early.
     pub fn parse(body: &'a [u8], headers: &AllHeaders) -> Result<Self, WireError> {
-        let mut r = Reader::new(body, "transaction manager request");
+        let mut r = Body::new(body, "transaction manager request");
         r.take(headers.len)?;
         Ok(match r.u16()? {
             0 => Self::GetDtcAddress,
@@ -105,7 +105,7 @@ impl<'a> TransactionRequest<'a> {
     }
 }
 
-fn begin(r: &mut Reader<'_>) -> Result<Begin, WireError> {
+fn begin(r: &mut Body<'_>) -> Result<Begin, WireError> {
     Ok(Begin {
         isolation: r.u8()?,
         name: name(r)?,
@@ -113,11 +113,11 @@ fn begin(r: &mut Reader<'_>) -> Result<Begin, WireError> {
 }
 
 /// A name: its length counts bytes.
-fn name(r: &mut Reader<'_>) -> Result<String, WireError> {
+fn name(r: &mut Body<'_>) -> Result<String, WireError> {
     r.b_varbyte().map(utf16::decode)
 }
 
-fn then(r: &mut Reader<'_>) -> Result<Option<Begin>, WireError> {
+fn then(r: &mut Body<'_>) -> Result<Option<Begin>, WireError> {
     let flags = r.u8()?;
     if flags & 1 == 0 {
         Ok(None)
