@@ -1,7 +1,7 @@
 //! A `weir demo` of the test's own: free ports, a directory of its own, stopped and removed at the end.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::deadline::wait_for;
 use crate::drivers::Target;
-use crate::money;
+use crate::{money, process};
 
 /// From the start of the binary to its `weir demo ready`; the README promises this.
 pub const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -269,36 +269,15 @@ impl Demo {
     }
 
     /// Bytes of memory that it holds (VmRSS) or has held at most (VmHWM).
-    ///
-    /// # Panics
-    /// When it is gone.
     #[must_use]
     pub fn memory(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let line = status.lines().find(|line| line.starts_with(field));
-        let kib = line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .and_then(|kib| kib.parse::<u64>().ok());
-        kib.unwrap_or_else(|| panic!("no {field} in {path}")) * 1024
+        process::memory(self.child.id(), field)
     }
 
     /// CPU time used so far, of all its threads.
-    ///
-    /// # Panics
-    /// When it is gone.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // Behind the name, which may hold anything, utime and stime are the 12th and 13th field, in 1/100 s.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Duration::from_millis(ticks * 10)
+        process::cpu_time(self.child.id())
     }
 
     /// SIGKILL, at once.
@@ -327,13 +306,7 @@ impl Drop for Demo {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut log = String::new();
-            let _ = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut log));
-            let tail = log.lines().rev().take(60).collect::<Vec<_>>();
-            eprintln!("── the demo's log, its last lines ──");
-            for line in tail.iter().rev() {
-                eprintln!("{line}");
-            }
+            process::show_log(&self.log);
         }
     }
 }

@@ -5,6 +5,8 @@
 pub mod deadline;
 pub mod demo;
 pub mod drivers;
+pub mod gate;
 pub mod money;
+pub mod process;
 pub mod raw;
 pub mod rows;

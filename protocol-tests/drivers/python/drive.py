@@ -10,6 +10,7 @@ An error of the server is {number, state, class, message}; one of the driver's o
 """
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -140,6 +141,9 @@ def main():
         if command["do"] == "connect":
             sessions[name] = Session()
         sessions[name].commands.put(command)
+    # At once: the threads of sessions that are still open would complain on their way out.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

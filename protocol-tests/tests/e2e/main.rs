@@ -7,4 +7,5 @@ mod fleet;
 mod kill;
 mod memory;
 mod mock;
+mod refusals;
 mod tiberius_driver;

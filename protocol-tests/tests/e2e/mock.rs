@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 
 use mssql_mock_tds::MockTdsServer;
-use weir_protocol_tests::drivers::{self, Driver, Target};
+use weir_protocol_tests::demo::Place;
+use weir_protocol_tests::drivers::Target;
+use weir_protocol_tests::gate::Gate;
+use weir_protocol_tests::money::{DEMO_ROW, UNIT};
 
-use crate::tiberius_driver::Tiberius;
+use crate::fleet;
 
 /// Starts the mock on a thread of its own; it ends with the test's process.
-fn start_mock() -> SocketAddr {
+pub(crate) fn start() -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -28,19 +31,31 @@ fn start_mock() -> SocketAddr {
 }
 
 #[test]
-fn the_drivers_talk_to_the_mock_itself() {
-    let address = start_mock();
-    let drivers: [Box<dyn Driver>; 2] = [Box::new(Tiberius), Box::new(drivers::python())];
-    for driver in drivers {
-        let mut session = driver
-            .connect(&Target::demo(address))
-            .unwrap_or_else(|errors| panic!("{}: {errors:?}", driver.name()));
-        let reply = session.query("SELECT 1").ok();
-        assert_eq!(
-            (reply.rows, reply.scalar().as_str()),
-            (1, "1"),
-            "{}",
-            driver.name()
-        );
+fn the_mock_answers_by_itself() {
+    answers(&Target::demo(start()));
+}
+
+#[test]
+fn the_mock_answers_through_the_gate() {
+    let place = Place::new();
+    let demo = place.start("1.00");
+    let gate = Gate::start(&demo, start());
+    let rows = answers(&Target::demo(gate.address()));
+    let cost = i64::try_from(rows).expect("few") * DEMO_ROW;
+    assert_eq!(demo.settled_balance(), UNIT - cost);
+    demo.reconcile();
+}
+
+/// Rows that the drivers saw.
+fn answers(to: &Target) -> u64 {
+    let mut rows = 0;
+    for name in ["tiberius", "pymssql"] {
+        let mut session = fleet::connected(fleet::named(name), to);
+        for _ in 0..3 {
+            let reply = session.query("SELECT 1").ok();
+            assert_eq!((reply.rows, reply.scalar().as_str()), (1, "1"), "{name}");
+            rows += reply.rows;
+        }
     }
+    rows
 }

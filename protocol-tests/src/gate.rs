@@ -1,0 +1,106 @@
+//! A `weir-proxy` of the test's own, in front of any server, with the billing of a running demo.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::deadline::wait_for;
+use crate::demo::{Demo, binary};
+
+/// From the start of the binary until it accepts connections.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running proxy. Dropped, it is killed.
+pub struct Gate {
+    child: Child,
+    address: SocketAddr,
+    holder: TempDir,
+}
+
+impl Gate {
+    /// Starts one with the billing of `demo` and a journal of its own.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    #[must_use]
+    pub fn start(demo: &Demo, upstream: SocketAddr) -> Self {
+        let holder = tempfile::Builder::new().prefix("weir-test-").tempdir();
+        let holder = holder.unwrap_or_else(|error| panic!("no temporary directory: {error}"));
+        let log = File::create(holder.path().join("log"));
+        let log = log.unwrap_or_else(|error| panic!("no log: {error}"));
+        let address = free_address();
+        let child = Command::new(binary("weir-proxy"))
+            .arg("run")
+            .args([
+                "--listen",
+                &address.to_string(),
+                "--upstream",
+                &upstream.to_string(),
+            ])
+            .args([
+                "--billing-url",
+                &format!("http://{}", demo.address("billing_grpc")),
+            ])
+            .arg("--token-file")
+            .arg(demo.directory().join("token"))
+            .arg("--data-dir")
+            .arg(holder.path().join("journal"))
+            .arg("--outbox-path")
+            .arg(demo.directory().join("outbox.db"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("weir-proxy does not start: {error}"));
+        let gate = Self {
+            child,
+            address,
+            holder,
+        };
+        let ready = wait_for(READY_WITHIN, || TcpStream::connect(address).ok());
+        assert!(
+            ready.is_some(),
+            "weir-proxy did not listen within {READY_WITHIN:?}"
+        );
+        gate
+    }
+
+    /// Where drivers connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Most bytes of memory that it has held.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn memory_most(&self) -> u64 {
+        crate::process::memory(self.child.id(), "VmHWM")
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            crate::process::show_log(&self.holder.path().join("log"));
+        }
+    }
+}
+
+/// An address that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let address = listener.and_then(|listener| listener.local_addr());
+    address.unwrap_or_else(|error| panic!("no free port: {error}"))
+}
