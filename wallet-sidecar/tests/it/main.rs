@@ -1,4 +1,6 @@
 //! The wallet service from outside: over gRPC and REST on loopback, through its ports, and across crashes.
 
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+
 mod grpc;
 mod world;
