@@ -1,5 +1,7 @@
 //! The weir binary from outside: commands against a scripted billing, and the demo started, stopped and continued.
 
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
 mod commands;
 mod scripted;
 mod weir;
