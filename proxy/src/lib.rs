@@ -1,7 +1,27 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! `weir-proxy`: the data plane. Clients on one side, SQL Server on the other, the gate in between.
+//!
+//! ```text
+//! client ─► leg ─► session (pure: login, requests, walker, meter, gate) ─► leg ─► SQL Server
+//!                     │            ▲
+//!                 journal slot   credit lease ──► billing (gRPC)
+//!                     ▼
+//!              journal ─► ship ─► outbox
+//! ```
+//!
+//! `session/` and `gate/` are pure: bytes, facts and `now` go in, bytes and actions come out. tokio lives in
+//! `session/driver.rs`, `listener.rs`, `ship.rs`, `adapters/` and `app.rs`.
 
 pub mod adapters;
+pub mod app;
+pub mod config;
 pub mod credit;
+pub mod gate;
 pub mod journal;
+mod listener;
 pub mod ports;
+pub mod session;
 pub mod ship;
+pub mod tls;
+
+pub use app::{Running, StartError, start};
+pub use config::Config;

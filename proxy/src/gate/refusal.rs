@@ -1,0 +1,84 @@
+//! What the gate says when it refuses: one number per case, none that a driver retries (facts 13.3).
+
+use weir_contracts::ids::AccountId;
+
+/// Class of every refusal: "the user can correct it"; 17 would be retried by some drivers (facts 13.1).
+pub const CLASS: u8 = 16;
+/// Class when the connection cannot go on.
+pub const CLASS_FATAL: u8 = 20;
+
+/// Why the gate refuses. Number and state of each are listed in docs/errors.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// 50402: what can be spent is less than the price.
+    CreditSpent {
+        /// Decimal strings and currency, as billing last told.
+        available: String,
+        /// Price of the next row or request.
+        price: String,
+        /// ISO 4217.
+        currency: String,
+    },
+    /// 50403 state 1: the wallet is frozen.
+    Frozen,
+    /// 50403 state 2: no account for this login.
+    UnknownTenant,
+    /// 50403 state 3: something that a tenant may not ask for.
+    NotAllowed(&'static str),
+    /// 50429: a limit was reached.
+    Limit(&'static str),
+    /// 50503: the balance cannot be checked now.
+    BalanceUnknown(String),
+    /// 50400: the request or its answer cannot be metered.
+    Unmeterable(String),
+    /// 50504: the upstream cannot be reached, or went away.
+    Upstream(String),
+    /// 50400 state 2: the server answered with something that leads around the gate.
+    Routed(&'static str),
+}
+
+/// A refusal, ready to be built into an ERROR token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Error number.
+    pub number: u32,
+    /// State: which case of the number.
+    pub state: u8,
+    /// Text for the user.
+    pub message: String,
+}
+
+impl Cause {
+    /// Number, state and text of this cause for `account`.
+    #[must_use]
+    pub fn refusal(&self, account: Option<&AccountId>) -> Refused {
+        let who = account.map_or_else(|| "this login".to_owned(), |a| format!("account '{a}'"));
+        let (number, state, message) = match self {
+            Self::CreditSpent { available, price, currency } => (
+                50402,
+                1,
+                format!(
+                    "Weir: the credit of {who} is spent: {available} {currency} left, the next row costs {price} {currency}. \
+                     Top the account up and run the statement again; EXEC weir.balance shows the balance."
+                ),
+            ),
+            Self::Frozen => (50403, 1, format!("Weir: {who} is frozen. Ask the operator of this gateway.")),
+            Self::UnknownTenant => (
+                50403,
+                2,
+                "Weir: no account belongs to this login. Ask the operator of this gateway to create one.".to_owned(),
+            ),
+            Self::NotAllowed(what) => (50403, 3, format!("Weir: {what}.")),
+            Self::Limit(what) => (50429, 1, format!("Weir: {what}. Try again later.")),
+            Self::BalanceUnknown(why) => (
+                50503,
+                1,
+                format!("Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."),
+            ),
+            Self::Unmeterable(what) => (50400, 1, format!("Weir: this cannot be metered and is refused: {what}.")),
+            Self::Routed(what) => (50400, 2, format!("Weir: the server tried to lead the client elsewhere ({what}).")),
+            Self::Upstream(why) => (50504, 1, format!("Weir: the SQL Server behind this gateway is not reachable: {why}.")),
+        };
+        Refused { number, state, message }
+    }
+}

@@ -1,0 +1,272 @@
+//! The running usage record of one open request, and the credit that pays for it.
+
+use std::sync::Arc;
+
+use weir_contracts::{
+    entry::{Outcome, RequestKind, UsageRecord},
+    ids::AccountId,
+    tariff::{Quantity, Tariff},
+};
+use weir_tds::walker::Budget;
+
+use super::purse::{LeaseView, Purse, Slice, Terms};
+
+/// Everything that one part of a request has used so far. A part ends with its request, or when the lease changes.
+#[derive(Debug)]
+pub struct Meter {
+    kind: RequestKind,
+    request: u32,
+    /// What the tariff prices.
+    pub totals: Quantity,
+    /// COLMETADATA tokens.
+    pub result_sets: u32,
+    /// Sum of DONE counts without rows.
+    pub rows_affected: u64,
+    /// Bytes of a bulk load's body.
+    pub bulk_bytes: u64,
+    /// A DONE count disagreed with the rows seen.
+    pub drift: bool,
+    /// The walker could not read the response.
+    pub unparsed: bool,
+    tariff: Arc<Tariff>,
+    lease: Option<LeaseView>,
+    paid_nanos: i64,
+    started_unix_nanos: u64,
+}
+
+/// What the journal slot holds of a part: enough to become a usage record by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChunkState {
+    /// Request number within the session.
+    pub request: u32,
+    /// Lease that pays; 0 for none.
+    pub lease_number: u32,
+    /// Rows paid for.
+    pub rows: u64,
+    /// Token-stream bytes paid for.
+    pub bytes_out: u64,
+    /// Request bytes.
+    pub bytes_in: u64,
+    /// Result sets begun.
+    pub result_sets: u32,
+    /// Cost of the part, nano-units.
+    pub cost_nanos: i64,
+    /// Rows are a lower bound.
+    pub unparsed: bool,
+    /// When the request began.
+    pub started_unix_nanos: u64,
+}
+
+/// Who the record is about; fixed at login.
+#[derive(Debug, Clone)]
+pub struct Payer {
+    /// Who pays.
+    pub account: AccountId,
+    /// Login at the gate.
+    pub principal: String,
+    /// Session number within (proxy, epoch).
+    pub session: u32,
+}
+
+impl Meter {
+    /// The first part of request number `request`.
+    #[must_use]
+    pub fn new(kind: RequestKind, request: u32, tariff: Arc<Tariff>, unix_nanos: u64) -> Self {
+        Self {
+            kind,
+            request,
+            totals: Quantity { requests: 1, ..Quantity::default() },
+            result_sets: 0,
+            rows_affected: 0,
+            bulk_bytes: 0,
+            drift: false,
+            unparsed: false,
+            tariff,
+            lease: None,
+            paid_nanos: 0,
+            started_unix_nanos: unix_nanos,
+        }
+    }
+
+    /// Kind of the request.
+    #[must_use]
+    pub fn kind(&self) -> RequestKind {
+        self.kind
+    }
+
+    /// What is used but not paid yet, if `bytes_ahead` more are delivered.
+    #[must_use]
+    pub fn due_nanos(&self, bytes_ahead: u64) -> i64 {
+        let mut totals = self.totals;
+        totals.bytes_out = totals.bytes_out.saturating_add(bytes_ahead);
+        self.tariff.cost_nanos(&totals).saturating_sub(self.paid_nanos)
+    }
+
+    /// The most that `bytes_ahead` bytes of stream can cost: every byte could begin a row.
+    #[must_use]
+    pub fn worst_nanos(&self, bytes_ahead: u64) -> i64 {
+        let mut totals = self.totals;
+        totals.bytes_out = totals.bytes_out.saturating_add(bytes_ahead);
+        totals.rows = totals.rows.saturating_add(bytes_ahead);
+        self.tariff.cost_nanos(&totals).saturating_sub(self.paid_nanos)
+    }
+
+    /// What the next row costs, with everything that is due before it.
+    #[must_use]
+    pub fn next_row_nanos(&self, bytes_ahead: u64) -> i64 {
+        self.due_nanos(bytes_ahead).saturating_add(self.tariff.per_row_nanos).max(1)
+    }
+
+    /// Rows that may begin if `nanos` can be spent and `bytes_ahead` bytes of the packet in hand are paid for as well.
+    #[must_use]
+    pub fn budget(&self, nanos: i64, bytes_ahead: u64) -> Budget {
+        let left = nanos.saturating_sub(self.due_nanos(bytes_ahead));
+        if left < 0 {
+            return Budget { rows: 0, bytes: u64::MAX };
+        }
+        let per_row = self.tariff.per_row_nanos;
+        let rows = if per_row == 0 { u64::MAX } else { u64::try_from(left / per_row).unwrap_or(0) };
+        Budget { rows, bytes: u64::MAX }
+    }
+
+    /// Everything due is paid: answers how much that was.
+    pub fn pay(&mut self) -> i64 {
+        let due = self.due_nanos(0);
+        self.paid_nanos = self.paid_nanos.saturating_add(due);
+        due
+    }
+
+    /// The lease that pays for this part.
+    #[must_use]
+    pub fn lease(&self) -> Option<&LeaseView> {
+        self.lease.as_ref()
+    }
+
+    /// True if `lease` may pay for this part: it does already, or none does and nothing was priced yet.
+    #[must_use]
+    pub fn accepts(&self, lease: &LeaseView) -> bool {
+        match &self.lease {
+            Some(bound) => bound.number == lease.number,
+            None => self.paid_nanos == 0,
+        }
+    }
+
+    /// Binds the part to the lease that pays for it.
+    pub fn bind(&mut self, lease: LeaseView) {
+        self.tariff = Arc::clone(&lease.tariff);
+        self.lease = Some(lease);
+    }
+
+    /// The part as its journal slot holds it.
+    #[must_use]
+    pub fn chunk(&self) -> ChunkState {
+        ChunkState {
+            request: self.request,
+            lease_number: self.lease.as_ref().map_or(0, |l| l.number),
+            rows: self.totals.rows,
+            bytes_out: self.totals.bytes_out,
+            bytes_in: self.totals.bytes_in,
+            result_sets: self.result_sets,
+            cost_nanos: self.paid_nanos,
+            unparsed: self.unparsed,
+            started_unix_nanos: self.started_unix_nanos,
+        }
+    }
+
+    /// The part as a usage record.
+    #[must_use]
+    pub fn record(&self, payer: &Payer, outcome: Outcome, unix_nanos: u64) -> UsageRecord {
+        UsageRecord {
+            account: payer.account.clone(),
+            principal: payer.principal.clone(),
+            session: u64::from(payer.session),
+            request: u64::from(self.request),
+            kind: self.kind,
+            requests: self.totals.requests,
+            rows: self.totals.rows,
+            rows_affected: self.rows_affected,
+            result_sets: u64::from(self.result_sets),
+            bytes_out: self.totals.bytes_out,
+            bytes_in: self.totals.bytes_in,
+            bulk_rows: self.totals.bulk_rows,
+            bulk_bytes: self.bulk_bytes,
+            server_nanos: self.totals.server_nanos,
+            started_unix_nanos: self.started_unix_nanos,
+            ended_unix_nanos: unix_nanos,
+            outcome,
+            drift: self.drift,
+            unparsed: self.unparsed,
+            tariff: self.tariff.version.clone(),
+            lease: self.lease.as_ref().map(|l| l.id),
+            cost_nanos: self.paid_nanos,
+        }
+    }
+
+    /// The next part of the same request, after the lease changed: counts start anew, nothing is counted twice.
+    #[must_use]
+    pub fn next_part(&self, terms: &Terms) -> Self {
+        let mut part = Self::new(self.kind, self.request, Arc::clone(&terms.tariff), self.started_unix_nanos);
+        part.totals = Quantity::default();
+        part.unparsed = self.unparsed;
+        part
+    }
+}
+
+/// Credit in hand during one pass over what the server sent. It is given back when the pass ends, so that no session
+/// sits on credit that another is refused for (RFD 3).
+pub struct Till<'a> {
+    purse: &'a dyn Purse,
+    slice: Option<Slice>,
+}
+
+impl<'a> Till<'a> {
+    /// An empty till.
+    #[must_use]
+    pub fn new(purse: &'a dyn Purse) -> Self {
+        Self { purse, slice: None }
+    }
+
+    /// Nanos in hand.
+    #[must_use]
+    pub fn nanos(&self) -> i64 {
+        self.slice.as_ref().map_or(0, |s| s.nanos)
+    }
+
+    /// The lease that the credit in hand comes from.
+    #[must_use]
+    pub fn lease(&self) -> Option<&LeaseView> {
+        self.slice.as_ref().map(|s| &s.lease)
+    }
+
+    /// Takes up to `want` afresh, having given back what was in hand. True if at least `need` is in hand then.
+    pub fn refill(&mut self, want: i64, need: i64) -> bool {
+        self.give_back();
+        self.slice = self.purse.take(want.max(need).max(1));
+        self.nanos() >= need
+    }
+
+    /// Spends from what is in hand. What exceeds it was delivered on credit and is taken from nobody's slice.
+    pub fn spend(&mut self, nanos: i64) {
+        if let Some(slice) = &mut self.slice {
+            let covered = nanos.min(slice.nanos).max(0);
+            slice.nanos -= covered;
+            if covered > 0 {
+                self.purse.spent(slice.lease.number, covered);
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(slice) = self.slice.take()
+            && slice.nanos > 0
+        {
+            self.purse.give_back(slice.lease.number, slice.nanos);
+        }
+    }
+}
+
+impl Drop for Till<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
