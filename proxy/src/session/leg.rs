@@ -11,6 +11,7 @@ use weir_tds::{
     error::WireError,
     framer::{Frame, Framer},
     packet::{DEFAULT_PACKET_SIZE, HEADER_LEN, PacketHeader, PacketStatus, PacketType},
+    prelogin::TlsScope,
 };
 
 use super::out::Out;
@@ -45,15 +46,6 @@ pub enum LegError {
     /// The handshake is longer than any real one.
     #[error("TLS handshake larger than {HANDSHAKE_MAX} bytes")]
     HandshakeTooLarge,
-}
-
-/// How long TLS lasts on a leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsScope {
-    /// Until the first packet of LOGIN7 has passed.
-    Login,
-    /// To the end of the connection.
-    Connection,
 }
 
 enum Channel {
@@ -232,8 +224,9 @@ impl Leg {
         }
         if let Channel::Handshake { tls, scope, .. } = std::mem::replace(&mut self.channel, Channel::Clear) {
             self.channel = match scope {
-                TlsScope::Login => Channel::FirstPacket(tls),
-                TlsScope::Connection => Channel::Tls(tls),
+                TlsScope::LoginOnly => Channel::FirstPacket(tls),
+                TlsScope::All => Channel::Tls(tls),
+                TlsScope::None => Channel::Clear,
             };
         }
     }

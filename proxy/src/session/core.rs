@@ -1,0 +1,312 @@
+//! The session: bytes, facts and `now` come in; bytes, actions and journal states go out. No socket, no clock, no file.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustls::pki_types::ServerName;
+use weir_contracts::entry::{Outcome, UsageRecord};
+use weir_tds::prelogin::{Encryption, EncryptionPolicy};
+
+use super::{
+    download::Relay,
+    leg::{Leg, LegError},
+    login::Login,
+    meter::ChunkState,
+    purse::{More, Purse},
+};
+use crate::gate::Cause;
+
+/// Most bytes that wait inward from the client while nothing can be done with them.
+pub const CLIENT_IN_MAX: usize = 256 * 1024;
+/// Most bytes that wait for the server's socket.
+pub const SERVER_OUT_MAX: usize = 256 * 1024;
+
+/// What every session of one proxy shares.
+pub struct Settings {
+    /// What clients are answered in PRELOGIN.
+    pub client_policy: EncryptionPolicy,
+    /// Certificate for clients; without it the policy must be NOT_SUP.
+    pub client_tls: Option<Arc<rustls::ServerConfig>>,
+    /// What the server is asked for.
+    pub upstream_encryption: Encryption,
+    /// How the server's certificate is verified, and under which name.
+    pub upstream_tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// Upstream host name as LOGIN7 carries it.
+    pub upstream_name: String,
+    /// Token-stream bytes that are paid and journaled together before the first of them is written.
+    pub chunk_bytes: usize,
+    /// From accept to the end of the login.
+    pub login_deadline: Duration,
+    /// From the gate's ATTENTION to the server's acknowledgement.
+    pub cut_deadline: Duration,
+    /// Server name in the gate's own errors.
+    pub gate_name: String,
+    /// Product version in the PRELOGIN answer.
+    pub product_version: [u8; 6],
+}
+
+/// What a tenant is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "LOGIN7 fields by their names")]
+pub struct LoginFacts {
+    pub login: String,
+    pub database: String,
+    pub application: String,
+    pub server: String,
+}
+
+/// Work that the core asks the driver for. At most one is under way at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Find the account behind a login: answered by [`Event::Admitted`] or [`Event::Refused`].
+    Admit(LoginFacts),
+    /// Write the session record, connect to the server: answered by [`Event::Connected`] or [`Event::Refused`].
+    Connect,
+    /// Get at least this much into the purse: answered by [`Event::Credit`].
+    MoreCredit(i64),
+}
+
+/// Answers to actions.
+pub enum Event {
+    /// The tenant's purse.
+    Admitted(Arc<dyn Purse>),
+    /// The session has a number in the journal, and the server's socket is open.
+    Connected {
+        /// Number within (proxy, epoch).
+        session: u32,
+    },
+    /// The login cannot go on.
+    Refused(Cause),
+    /// More credit came, or not.
+    Credit(More),
+}
+
+/// A record to append to the journal, once everything of it was accepted by the client's socket.
+#[derive(Debug)]
+pub struct Closing {
+    /// The record.
+    pub record: UsageRecord,
+    /// Lease to detach from after the append; 0 for none.
+    pub lease_number: u32,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionEnd {
+    /// One side closed in an orderly way, or a refusal was delivered.
+    #[error("closed")]
+    Closed,
+    /// The client broke the protocol.
+    #[error("client: {0}")]
+    Client(String),
+    /// The server broke the protocol, or went away.
+    #[error("server: {0}")]
+    Server(String),
+    /// A deadline passed.
+    #[error("deadline passed: {0}")]
+    Deadline(&'static str),
+    /// Our own fault: the journal cannot be written.
+    #[error("gate: {0}")]
+    Gate(String),
+}
+
+pub(super) enum Phase {
+    Login(Box<Login>),
+    Ready(Box<Relay>),
+    /// What is queued for the client is still written, then both sockets are closed.
+    Closing(SessionEnd),
+}
+
+/// The core of one connection.
+pub struct Session {
+    pub(super) settings: Arc<Settings>,
+    pub(super) client: Leg,
+    pub(super) server: Leg,
+    pub(super) phase: Phase,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) deadline: Option<(Instant, &'static str)>,
+    pub(super) unix_nanos: u64,
+    pub(super) chunk: Option<ChunkState>,
+    pub(super) closings: Vec<Closing>,
+}
+
+impl Session {
+    /// A session whose client has just connected.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, now: Instant) -> Self {
+        let deadline = Some((now + settings.login_deadline, "login"));
+        Self {
+            settings,
+            client: Leg::new(),
+            server: Leg::new(),
+            phase: Phase::Login(Box::default()),
+            actions: VecDeque::new(),
+            deadline,
+            unix_nanos: 0,
+            chunk: None,
+            closings: Vec::new(),
+        }
+    }
+
+    /// The client's side: its buffers and what waits for its socket.
+    pub fn client(&mut self) -> &mut Leg {
+        &mut self.client
+    }
+
+    /// The server's side.
+    pub fn server(&mut self) -> &mut Leg {
+        &mut self.server
+    }
+
+    /// Does what can be done with what is buffered. `unix_nanos` is the wall clock, for people who read records.
+    pub fn run(&mut self, now: Instant, unix_nanos: u64) {
+        self.unix_nanos = unix_nanos;
+        if let Err(error) = self.client.ingest() {
+            return self.end_by_client(&error);
+        }
+        if let Err(error) = self.server.ingest() {
+            return self.end_by_server(&error);
+        }
+        let step = match self.phase {
+            Phase::Login(_) => self.run_login(now),
+            Phase::Ready(_) => self.run_relay(now),
+            Phase::Closing(_) => Ok(()),
+        };
+        if let Err(end) = step {
+            self.close(end);
+        }
+        if matches!(self.phase, Phase::Ready(_)) && self.client.out.is_empty() {
+            self.client_drained();
+        }
+    }
+
+    /// Takes an answer in.
+    pub fn on_event(&mut self, event: Event, now: Instant) {
+        let step = match self.phase {
+            Phase::Login(_) => self.on_login_event(event, now),
+            Phase::Ready(_) => self.on_relay_event(event, now),
+            Phase::Closing(_) => Ok(()),
+        };
+        if let Err(end) = step {
+            self.close(end);
+        }
+    }
+
+    /// The next thing to do outside.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Session::on_deadline`] must be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.map(|(at, _)| at)
+    }
+
+    /// A deadline has passed.
+    pub fn on_deadline(&mut self, now: Instant) {
+        let Some((at, what)) = self.deadline else {
+            return;
+        };
+        if now < at {
+            return;
+        }
+        self.deadline = None;
+        self.deadline_passed(what);
+    }
+
+    fn deadline_passed(&mut self, what: &'static str) {
+        if matches!(self.phase, Phase::Ready(_)) {
+            self.fail_fatally("the server did not acknowledge the cancellation in time");
+        }
+        self.close(SessionEnd::Deadline(what));
+    }
+
+    /// The journal state that must be written before anything that waits for the client's socket.
+    pub fn take_chunk(&mut self) -> Option<ChunkState> {
+        self.chunk.take()
+    }
+
+    /// Records that must be appended to the journal now.
+    pub fn take_closings(&mut self) -> Vec<Closing> {
+        std::mem::take(&mut self.closings)
+    }
+
+    /// The client closed its side, or its socket failed.
+    pub fn client_closed(&mut self) {
+        self.abandon(Outcome::Interrupted);
+        self.client = Leg::new();
+        self.close(SessionEnd::Closed);
+    }
+
+    /// The server closed its side, or its socket failed.
+    pub fn server_closed(&mut self) {
+        let end = SessionEnd::Server("the server closed the connection".to_owned());
+        match self.phase {
+            Phase::Login(_) => self.refuse_login(&Cause::Upstream("it closed the connection during the login".into())),
+            Phase::Ready(_) => {
+                self.upstream_lost();
+                self.close(end);
+            }
+            Phase::Closing(_) => {}
+        }
+    }
+
+    /// The journal could not be written: nothing more may be delivered.
+    pub fn journal_failed(&mut self, why: &str) {
+        self.client.out = super::out::Out::default();
+        self.close(SessionEnd::Gate(format!("journal: {why}")));
+    }
+
+    /// True if the client's socket should be read.
+    #[must_use]
+    pub fn wants_client(&self) -> bool {
+        !matches!(self.phase, Phase::Closing(_)) && self.client.buffered() < CLIENT_IN_MAX
+    }
+
+    /// True if the server's socket should be read.
+    #[must_use]
+    pub fn wants_server(&self) -> bool {
+        !matches!(self.phase, Phase::Closing(_)) && self.server.buffered() < 2 * self.settings.chunk_bytes
+    }
+
+    /// Why the session ended; the sockets are closed once nothing waits for the client.
+    #[must_use]
+    pub fn ended(&self) -> Option<&SessionEnd> {
+        match &self.phase {
+            Phase::Closing(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    pub(super) fn close(&mut self, end: SessionEnd) {
+        if matches!(self.phase, Phase::Closing(_)) {
+            return;
+        }
+        self.abandon(Outcome::Interrupted);
+        self.deadline = None;
+        self.actions.clear();
+        self.phase = Phase::Closing(end);
+    }
+
+    fn end_by_client(&mut self, error: &LegError) {
+        self.close(SessionEnd::Client(error.to_string()));
+    }
+
+    fn end_by_server(&mut self, error: &LegError) {
+        if matches!(self.phase, Phase::Login(_)) {
+            self.refuse_login(&Cause::Upstream(error.to_string()));
+        }
+        self.close(SessionEnd::Server(error.to_string()));
+    }
+}
+
+impl From<LegError> for SessionEnd {
+    /// Only what is sent by us goes through here; what a peer sent is told apart where it is read.
+    fn from(error: LegError) -> Self {
+        Self::Gate(error.to_string())
+    }
+}
