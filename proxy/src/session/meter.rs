@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use weir_contracts::{
     entry::{Outcome, RequestKind, UsageRecord},
-    ids::AccountId,
     tariff::{Quantity, Tariff},
 };
 use weir_tds::walker::Budget;
 
-use super::purse::{LeaseView, Purse, Slice, Terms};
+use super::purse::{LeaseGuard, Payer, Purse};
+use crate::{
+    credit::{LeaseView, Slice},
+    journal::{SlotHead, SlotState},
+};
 
 /// Everything that one part of a request has used so far. A part ends with its request, or when the lease changes.
-#[derive(Debug)]
 pub struct Meter {
     kind: RequestKind,
     request: u32,
@@ -29,43 +31,9 @@ pub struct Meter {
     /// The walker could not read the response.
     pub unparsed: bool,
     tariff: Arc<Tariff>,
-    lease: Option<LeaseView>,
+    lease: Option<(LeaseView, LeaseGuard)>,
     paid_nanos: i64,
     started_unix_nanos: u64,
-}
-
-/// What the journal slot holds of a part: enough to become a usage record by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ChunkState {
-    /// Request number within the session.
-    pub request: u32,
-    /// Lease that pays; 0 for none.
-    pub lease_number: u32,
-    /// Rows paid for.
-    pub rows: u64,
-    /// Token-stream bytes paid for.
-    pub bytes_out: u64,
-    /// Request bytes.
-    pub bytes_in: u64,
-    /// Result sets begun.
-    pub result_sets: u32,
-    /// Cost of the part, nano-units.
-    pub cost_nanos: i64,
-    /// Rows are a lower bound.
-    pub unparsed: bool,
-    /// When the request began.
-    pub started_unix_nanos: u64,
-}
-
-/// Who the record is about; fixed at login.
-#[derive(Debug, Clone)]
-pub struct Payer {
-    /// Who pays.
-    pub account: AccountId,
-    /// Login at the gate.
-    pub principal: String,
-    /// Session number within (proxy, epoch).
-    pub session: u32,
 }
 
 impl Meter {
@@ -136,40 +104,52 @@ impl Meter {
         due
     }
 
-    /// The lease that pays for this part.
+    /// Number of the lease that pays for this part; 0 for none.
     #[must_use]
-    pub fn lease(&self) -> Option<&LeaseView> {
-        self.lease.as_ref()
+    pub fn lease_number(&self) -> u32 {
+        self.lease.as_ref().map_or(0, |(lease, _)| lease.number)
     }
 
     /// True if `lease` may pay for this part: it does already, or none does and nothing was priced yet.
     #[must_use]
     pub fn accepts(&self, lease: &LeaseView) -> bool {
         match &self.lease {
-            Some(bound) => bound.number == lease.number,
+            Some((bound, _)) => bound.number == lease.number,
             None => self.paid_nanos == 0,
         }
     }
 
-    /// Binds the part to the lease that pays for it.
-    pub fn bind(&mut self, lease: LeaseView) {
+    /// Binds the part to the lease that pays for it, and to its prices.
+    pub fn bind(&mut self, lease: LeaseView, guard: LeaseGuard) {
         self.tariff = Arc::clone(&lease.tariff);
-        self.lease = Some(lease);
+        self.lease = Some((lease, guard));
+    }
+
+    /// Lets go of the lease, to be dropped once the record is in the journal.
+    pub fn take_guard(&mut self) -> Option<LeaseGuard> {
+        self.lease.take().map(|(_, guard)| guard)
+    }
+
+    /// What of the part's journal slot does not change.
+    #[must_use]
+    pub fn slot_head(&self, session: u32) -> SlotHead {
+        let Self { kind, request, started_unix_nanos, .. } = *self;
+        SlotHead { session, request, kind, started_unix_nanos }
     }
 
     /// The part as its journal slot holds it.
     #[must_use]
-    pub fn chunk(&self) -> ChunkState {
-        ChunkState {
-            request: self.request,
-            lease_number: self.lease.as_ref().map_or(0, |l| l.number),
+    pub fn slot_state(&self) -> SlotState {
+        SlotState {
+            lease_number: self.lease_number(),
+            counts_request: self.totals.requests > 0,
             rows: self.totals.rows,
             bytes_out: self.totals.bytes_out,
             bytes_in: self.totals.bytes_in,
+            server_nanos: self.totals.server_nanos,
             result_sets: self.result_sets,
             cost_nanos: self.paid_nanos,
             unparsed: self.unparsed,
-            started_unix_nanos: self.started_unix_nanos,
         }
     }
 
@@ -177,7 +157,7 @@ impl Meter {
     #[must_use]
     pub fn record(&self, payer: &Payer, outcome: Outcome, unix_nanos: u64) -> UsageRecord {
         UsageRecord {
-            account: payer.account.clone(),
+            account: payer.terms.account.clone(),
             principal: payer.principal.clone(),
             session: u64::from(payer.session),
             request: u64::from(self.request),
@@ -197,15 +177,15 @@ impl Meter {
             drift: self.drift,
             unparsed: self.unparsed,
             tariff: self.tariff.version.clone(),
-            lease: self.lease.as_ref().map(|l| l.id),
+            lease: self.lease.as_ref().map(|(lease, _)| lease.id),
             cost_nanos: self.paid_nanos,
         }
     }
 
     /// The next part of the same request, after the lease changed: counts start anew, nothing is counted twice.
     #[must_use]
-    pub fn next_part(&self, terms: &Terms) -> Self {
-        let mut part = Self::new(self.kind, self.request, Arc::clone(&terms.tariff), self.started_unix_nanos);
+    pub fn next_part(&self) -> Self {
+        let mut part = Self::new(self.kind, self.request, Arc::clone(&self.tariff), self.started_unix_nanos);
         part.totals = Quantity::default();
         part.unparsed = self.unparsed;
         part
@@ -238,22 +218,25 @@ impl<'a> Till<'a> {
         self.slice.as_ref().map(|s| &s.lease)
     }
 
-    /// Takes up to `want` afresh, having given back what was in hand. True if at least `need` is in hand then.
-    pub fn refill(&mut self, want: i64, need: i64) -> bool {
+    /// Gives back what is in hand and takes `need..=want` afresh. False if not even `need` is there.
+    pub fn refill(&mut self, need: i64, want: i64) -> bool {
         self.give_back();
-        self.slice = self.purse.take(want.max(need).max(1));
-        self.nanos() >= need
+        let need = need.max(1);
+        self.slice = self.purse.take(need, want.max(need));
+        self.slice.is_some()
     }
 
-    /// Spends from what is in hand. What exceeds it was delivered on credit and is taken from nobody's slice.
-    pub fn spend(&mut self, nanos: i64) {
-        if let Some(slice) = &mut self.slice {
-            let covered = nanos.min(slice.nanos).max(0);
-            slice.nanos -= covered;
-            if covered > 0 {
-                self.purse.spent(slice.lease.number, covered);
-            }
+    /// Spends from what is in hand; answers what it did not cover.
+    pub fn spend(&mut self, nanos: i64) -> i64 {
+        let Some(slice) = &mut self.slice else {
+            return nanos;
+        };
+        let covered = nanos.min(slice.nanos).max(0);
+        slice.nanos -= covered;
+        if covered > 0 {
+            self.purse.spent(slice.lease.number, covered);
         }
+        nanos - covered
     }
 
     fn give_back(&mut self) {

@@ -1,85 +1,70 @@
-//! What the session core sees of an account's credit: sync, no I/O, no clock. `credit/` implements it.
+//! What the session core sees of an account's credit: sync, no I/O, no clock. `credit/` is behind it, fakes are in tests.
 
 use std::sync::Arc;
 
-use weir_contracts::{
-    ids::{AccountId, LeaseId},
-    money::Currency,
-    tariff::Tariff,
+use crate::{
+    credit::{AccountCredit, AccountState, Slice},
+    ports::billing::Terms,
 };
 
-/// How an account is treated at the gate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// Who pays.
-    pub account: AccountId,
-    /// Of the wallet and of the tariff.
-    pub currency: Currency,
-    /// False in observe mode: everything is metered, nothing refused.
-    pub enforce: bool,
-    /// After a cut the connection is closed, too.
-    pub close_on_cut: bool,
-    /// Prices in force.
-    pub tariff: Arc<Tariff>,
-    /// Bytes up to which a row in hand, or an exempt request, is finished on credit.
-    pub row_credit_bytes: u64,
-}
-
-/// The lease that a slice came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeaseView {
-    /// Its number within (proxy, epoch).
-    pub number: u32,
-    /// Its id.
-    pub id: LeaseId,
-    /// The tariff version that it buys under.
-    pub tariff: Arc<Tariff>,
-}
-
-/// Credit taken for one synchronous walk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    /// At least 1.
-    pub nanos: i64,
-    /// Where it came from.
-    pub lease: LeaseView,
-}
-
-/// What billing last told about the wallet; decimal strings.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(missing_docs, reason = "as weir.billing.v1.AccountState")]
-pub struct Balance {
-    pub balance: String,
-    pub available: String,
-}
-
-/// The answer to a call for more credit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum More {
-    /// There is at least what was needed: take again.
-    Enough,
-    /// What can be spent is less than what was needed, leases of other sessions included.
-    Denied(Balance),
-    /// The wallet is frozen or closed.
-    Frozen,
-    /// Billing could not say within its deadline.
-    Unavailable(String),
-}
+/// Says, when dropped, that no open record names the lease any more.
+pub type LeaseGuard = Box<dyn Send + Sync>;
 
 /// An account's purse.
 pub trait Purse: Send + Sync {
-    /// Takes at most `want` nanos from the lease. A slice lives only during one synchronous pass.
-    fn take(&self, want: i64) -> Option<Slice>;
+    /// Takes `least..=want` nano-units, or nothing. A slice lives only during one synchronous pass (RFD 3).
+    fn take(&self, least: i64, want: i64) -> Option<Slice>;
     /// Part of a taken slice was spent.
-    fn spent(&self, lease: u32, nanos: i64);
+    fn spent(&self, lease_number: u32, nanos: i64);
     /// Part of a taken slice was not needed.
-    fn give_back(&self, lease: u32, nanos: i64);
-    /// A usage record names this lease from now on; the driver detaches when that record is in the journal.
-    fn attach(&self, lease: u32);
-    /// The terms in force now.
-    fn terms(&self) -> Arc<Terms>;
-    /// True while the wallet is frozen.
-    fn is_frozen(&self) -> bool;
-    /// The wallet as billing last told it.
-    fn balance(&self) -> Balance;
+    fn give_back(&self, lease_number: u32, nanos: i64);
+    /// What the row in hand cost beyond its slice.
+    fn overdraw(&self, lease_number: u32, nanos: i64);
+    /// A record names this lease from now on. Call it while a slice of it is out.
+    fn attach(&self, lease_number: u32) -> LeaseGuard;
+    /// True if records should leave this lease.
+    fn is_closing(&self, lease_number: u32) -> bool;
+    /// What is known of the account now.
+    fn state(&self) -> AccountState;
+}
+
+impl Purse for Arc<AccountCredit> {
+    fn take(&self, least: i64, want: i64) -> Option<Slice> {
+        self.take_between(least, want)
+    }
+
+    fn spent(&self, lease_number: u32, nanos: i64) {
+        AccountCredit::spent(self, lease_number, nanos);
+    }
+
+    fn give_back(&self, lease_number: u32, nanos: i64) {
+        AccountCredit::give_back(self, lease_number, nanos);
+    }
+
+    fn overdraw(&self, lease_number: u32, nanos: i64) {
+        AccountCredit::overdraw(self, lease_number, nanos);
+    }
+
+    fn attach(&self, lease_number: u32) -> LeaseGuard {
+        Box::new(AccountCredit::attach(self, lease_number))
+    }
+
+    fn is_closing(&self, lease_number: u32) -> bool {
+        AccountCredit::is_closing(self, lease_number)
+    }
+
+    fn state(&self) -> AccountState {
+        AccountCredit::state(self)
+    }
+}
+
+/// The account's terms as the session last saw them; a tariff version changes only with the lease.
+#[derive(Debug, Clone)]
+pub struct Payer {
+    /// Terms at login, renewed by each grant.
+    pub terms: Terms,
+    /// Login at the gate.
+    pub principal: String,
+    /// Session number within (proxy, epoch).
+    pub session: u32,
 }

@@ -1,0 +1,228 @@
+//! Ending a response at a row boundary, with the connection usable afterwards (facts 10.3).
+//!
+//! Stop at the row; cancel at the server; read both of its messages, keeping what the client's state depends on; only
+//! then send that, ERROR and the final DONE, with EOM on the packet that ends in DONE.
+
+use bytes::{Bytes, BytesMut};
+use weir_contracts::entry::Outcome;
+use weir_tds::{
+    packet::{PacketHeader, PacketStatus, PacketType},
+    token::{EnvChange, TokenKind, env},
+    walker::{Budget, Step},
+};
+
+use super::{
+    core::SessionEnd,
+    download::{closes_on_cut, server_fault},
+    leg::Message,
+    relay::{Context, Cut, Open, Relay, Stage, Upload},
+    tokens,
+};
+use crate::gate::Cause;
+
+/// Most bytes of ENVCHANGE and SESSIONSTATE that are kept of a discarded part; real servers send below 200.
+const KEPT_MAX: usize = 64 * 1024;
+
+/// Changes that the client must learn of even if their response is thrown away (DESIGN 5).
+const KEPT_CHANGES: &[u8] = &[
+    env::DATABASE,
+    env::LANGUAGE,
+    env::COLLATION,
+    env::BEGIN_TRANSACTION,
+    env::COMMIT_TRANSACTION,
+    env::ROLLBACK_TRANSACTION,
+    env::ENLIST_DTC,
+    env::DEFECT_TRANSACTION,
+    env::PROMOTE_TRANSACTION,
+    env::TRANSACTION_ENDED,
+    env::RESET_ACK,
+];
+
+impl Relay {
+    /// Ends the response where the walker stands: before a row, or between two tokens.
+    pub(super) fn begin_cut(&mut self, cause: &Cause, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.cut(Some(cause), false, cx)
+    }
+
+    /// The same, for a stream that cannot be walked any more.
+    pub(super) fn begin_blind_cut(&mut self, cause: &Cause, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.cut(Some(cause), true, cx)
+    }
+
+    /// The client cancelled while the response waited for credit: the rest is thrown away, its own ATTENTION follows.
+    pub(super) fn drop_rest(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.cut(None, false, cx)
+    }
+
+    fn cut(&mut self, cause: Option<&Cause>, blind: bool, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.count_bytes(self.walked);
+        self.forward_walked(cx)?;
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let version = self.options.version;
+        let tokens = match cause {
+            Some(cause) => {
+                let refused = cause.refusal(Some(&self.payer.terms.account));
+                self.session_totals.last_refusal = Some(refused.message.clone());
+                tokens::refusal(version, open.kind, &refused, &cx.settings.gate_name)
+            }
+            None => tokens::cancelled(version, open.kind),
+        };
+        let (uploaded, attentions) = (open.uploaded, open.attentions);
+        let messages_left = self.stop_server(cause.is_some(), uploaded, attentions, cx)?;
+        let cut = Cut {
+            tokens,
+            kept: BytesMut::new(),
+            messages_left,
+            owed_acks: 0,
+            blind,
+            outcome: if cause.is_some() { Outcome::CutOff } else { Outcome::Cancelled },
+            closes: cause.is_some() && closes_on_cut(self.payer.terms.cut),
+        };
+        *cx.deadline = Some((cx.now + cx.settings.cut_deadline, "cancellation at the server"));
+        if let Some(open) = &mut self.open {
+            open.stage = Stage::Cut(Box::new(cut));
+        }
+        Ok(())
+    }
+
+    /// Cancels at the server; answers how many messages it owes before the client can be told.
+    fn stop_server(
+        &mut self,
+        ours: bool,
+        uploaded: bool,
+        attentions: u32,
+        cx: &mut Context<'_>,
+    ) -> Result<u8, SessionEnd> {
+        if !uploaded {
+            // ATTENTION is legal only behind a whole request: the rest of it is ignored instead (facts 9.3).
+            if let Upload::Forward(kind) = self.upload {
+                self.upload = Upload::Skip(kind);
+                let header = PacketHeader {
+                    kind,
+                    status: PacketStatus::EOM.with(PacketStatus::IGNORE),
+                    length: 8,
+                    spid: 0,
+                    packet_id: 0,
+                };
+                cx.server.send(Bytes::copy_from_slice(&header.encode()))?;
+            }
+            return Ok(1);
+        }
+        if ours && attentions == 0 {
+            self.send_attention(cx)?;
+            return Ok(2);
+        }
+        // The client's own ATTENTION cancels; its acknowledgement is passed on afterwards.
+        Ok(1)
+    }
+
+    /// Sends what was walked of the front packet as a packet of its own; the client's message stays open.
+    fn forward_walked(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
+            return Ok(());
+        };
+        let walked = cx.server.body(&header).get(..self.walked).unwrap_or_default();
+        if walked.is_empty() {
+            return Ok(());
+        }
+        let part = PacketHeader {
+            kind: PacketType::TabularResult,
+            status: PacketStatus::NORMAL,
+            length: u16::try_from(walked.len() + weir_tds::packet::HEADER_LEN).unwrap_or(u16::MAX),
+            spid: header.spid,
+            packet_id: header.packet_id,
+        };
+        let mut packet = BytesMut::with_capacity(walked.len() + weir_tds::packet::HEADER_LEN);
+        packet.extend_from_slice(&part.encode());
+        packet.extend_from_slice(walked);
+        self.spid = header.spid;
+        self.next_packet_id = header.packet_id.wrapping_add(1);
+        self.mid_message = true;
+        Ok(cx.client.send(packet.freeze())?)
+    }
+
+    /// Drains one packet of what the server still sends; keeps what the client must know.
+    pub(super) fn discard(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
+        let Some(Open { stage: Stage::Cut(cut), .. }) = &mut self.open else {
+            return Ok(false);
+        };
+        while !cut.blind {
+            let input = cx.server.body(header).get(self.walked..).unwrap_or_default();
+            let Ok(walk) = self.walker.walk(input, &mut Budget { ..Budget::UNLIMITED }) else {
+                cut.blind = true;
+                break;
+            };
+            self.walked += walk.consumed;
+            match walk.step {
+                Step::NeedMore => break,
+                Step::BudgetSpent => {}
+                Step::Token(token) => {
+                    let keep = match token.kind {
+                        TokenKind::EnvChange => {
+                            EnvChange::parse(token.bytes).is_ok_and(|e| KEPT_CHANGES.contains(&e.kind))
+                        }
+                        TokenKind::SessionState => true,
+                        _ => false,
+                    };
+                    if keep && cut.kept.len() + token.bytes.len() <= KEPT_MAX {
+                        cut.kept.extend_from_slice(token.bytes);
+                    }
+                }
+            }
+        }
+        let _thrown_away = cx.server.take_packet(header);
+        (self.walked, self.counted) = (0, 0);
+        self.spid = header.spid;
+        if header.status.is_eom() {
+            self.walker.begin_message();
+            cut.blind = false;
+            cut.messages_left = cut.messages_left.saturating_sub(1);
+            if cut.messages_left == 0 {
+                self.finish_cut(cx)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The server is done: the client gets what was kept, the refusal, and the acknowledgements that are owed.
+    fn finish_cut(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        *cx.deadline = None;
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let attentions = open.attentions;
+        let Stage::Cut(cut) = std::mem::replace(&mut open.stage, Stage::Acks) else {
+            return Ok(());
+        };
+        let mut rest = cut.kept;
+        rest.extend_from_slice(&cut.tokens);
+        self.send_tokens(cx, &rest)?;
+        for _ in 0..cut.owed_acks {
+            let ack = tokens::attention_ack(self.options.version);
+            self.send_tokens(cx, &ack)?;
+        }
+        self.ending |= cut.closes;
+        if attentions == 0 {
+            let outcome = if cut.outcome == Outcome::CutOff { Outcome::CutOff } else { Outcome::Completed };
+            self.finish(outcome);
+        }
+        Ok(())
+    }
+
+    /// The server's connection is gone: the client is told where its stream allows it.
+    pub(super) fn upstream_lost(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let between_tokens = self.walked == 0 && (self.walker.at_boundary() || !self.mid_message);
+        if !between_tokens {
+            return Ok(());
+        }
+        let cause = Cause::Upstream("it closed the connection during the answer".to_owned());
+        let refused = cause.refusal(Some(&self.payer.terms.account));
+        let tokens = tokens::fatal(self.options.version, open.kind, &refused, &cx.settings.gate_name);
+        self.send_tokens(cx, &tokens)
+    }
+}

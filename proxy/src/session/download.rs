@@ -1,0 +1,430 @@
+//! Server → client: each packet is walked, paid for, journaled by the driver, and only then forwarded as it came.
+
+use std::sync::Arc;
+
+use weir_contracts::entry::{Outcome, RequestKind};
+use weir_tds::{
+    error::WireError,
+    packet::{PacketHeader, PacketType},
+    token::{Done, DoneStatus, EnvChange, TokenKind, env},
+    walker::{Budget, Step},
+};
+
+use super::{
+    core::{Action, SessionEnd},
+    meter::{Meter, Till},
+    relay::{Context, OnCredit, Open, Relay, Stage},
+};
+use crate::{
+    gate::Cause,
+    ports::billing::{Cut as CutPolicy, Mode},
+};
+
+pub(super) fn server_fault(error: impl ToString) -> SessionEnd {
+    SessionEnd::Server(error.to_string())
+}
+
+/// What a walk came to, without its borrow of the packet.
+enum Seen {
+    All,
+    RowNotCovered,
+    ColMetadata,
+    Done(Done),
+    Error,
+    LeadsAway(&'static str),
+    Other,
+}
+
+impl Relay {
+    pub(super) fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let purse = Arc::clone(&self.purse);
+        let mut till = Till::new(&*purse);
+        self.leave_closing_lease(cx);
+        while cx.client.out.len() < cx.settings.chunk_bytes {
+            let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
+                break;
+            };
+            if header.kind != PacketType::TabularResult {
+                return Err(server_fault(format!("packet type 0x{:02x} in an answer", header.kind.byte())));
+            }
+            let Some(open) = &self.open else {
+                return Err(server_fault("an answer without a request"));
+            };
+            let went_on = match open.stage {
+                Stage::Respond => self.respond(cx, &header, &mut till)?,
+                Stage::WaitCredit => false,
+                Stage::Cut(_) => self.discard(cx, &header)?,
+                Stage::Acks => self.pass_ack(cx, &header)?,
+            };
+            if !went_on {
+                break;
+            }
+        }
+        drop(till);
+        self.note_chunk(cx);
+        Ok(())
+    }
+
+    /// Tells the driver what the journal slot must hold before anything of this pass is written to the client.
+    fn note_chunk(&mut self, cx: &mut Context<'_>) {
+        if cx.client.out.is_empty() {
+            return;
+        }
+        let meter = match (&self.open, &self.finished) {
+            (Some(Open { meter: Some(meter), .. }), _) | (_, Some((meter, _))) => meter,
+            _ => return,
+        };
+        *cx.chunk = Some((meter.slot_head(self.payer.session), meter.slot_state()));
+    }
+
+    /// Walks the packet on; true if it was forwarded whole.
+    fn respond(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &PacketHeader,
+        till: &mut Till<'_>,
+    ) -> Result<bool, SessionEnd> {
+        self.first_answer(cx);
+        loop {
+            let body = cx.server.body(header);
+            let input = body.get(self.walked..).unwrap_or_default();
+            let ahead = (body.len() - self.counted.min(body.len())) as u64;
+            let mut budget = self.budget(till, ahead);
+            let rows_before = self.walker.rows();
+            let walk = match self.walker.walk(input, &mut budget) {
+                Ok(walk) => walk,
+                Err(error) => return self.unreadable(&error, cx, header),
+            };
+            self.walked += walk.consumed;
+            let seen = see(&walk.step, self.options.version).map_err(server_fault)?;
+            let rows = self.walker.rows() - rows_before;
+            let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+                return Err(server_fault("an answer to a cancellation that was not asked for"));
+            };
+            meter.totals.rows += rows;
+            match seen {
+                Seen::All => break,
+                Seen::RowNotCovered => {
+                    if !self.fund_row(cx, header, till)? {
+                        return Ok(false);
+                    }
+                }
+                token => self.note_token(token)?,
+            }
+        }
+        self.pay_packet(cx, header, till)
+    }
+
+    /// The whole packet is walked: pays what is due and forwards it.
+    fn pay_packet(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &PacketHeader,
+        till: &mut Till<'_>,
+    ) -> Result<bool, SessionEnd> {
+        self.count_bytes(cx.server.body(header).len());
+        let enforces = self.enforces();
+        let at_boundary = self.walker.at_boundary();
+        let Some(Open { meter: Some(meter), on_credit, .. }) = &mut self.open else {
+            return Ok(false);
+        };
+        let due = meter.due_nanos(0);
+        if enforces && due > till.nanos() && matches!(on_credit, OnCredit::No) && !self.refill(cx, till, due, due) {
+            self.wait_for_credit(cx, due);
+            return Ok(false);
+        }
+        self.pay(till, header.body_len() as u64)?;
+        self.forward_whole(cx, header)?;
+        if header.status.is_eom() {
+            self.end_of_response()?;
+        } else if at_boundary {
+            self.cut_if_row_is_finished(cx)?;
+        }
+        Ok(true)
+    }
+
+    fn forward_whole(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<(), SessionEnd> {
+        let packet = cx.server.take_packet(header);
+        (self.walked, self.counted) = (0, 0);
+        self.spid = header.spid;
+        self.next_packet_id = header.packet_id.wrapping_add(1);
+        self.mid_message = !header.status.is_eom();
+        Ok(cx.client.send(packet)?)
+    }
+
+    fn end_of_response(&mut self) -> Result<(), SessionEnd> {
+        self.walker.end_message().map_err(server_fault)?;
+        self.walker.begin_message();
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        if open.attentions > 0 {
+            open.stage = Stage::Acks;
+            return Ok(());
+        }
+        let outcome = if open.saw_error { Outcome::Error } else { Outcome::Completed };
+        self.finish(outcome);
+        Ok(())
+    }
+
+    /// An acknowledgement message: forwarded; it has no rows.
+    fn pass_ack(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
+        loop {
+            let input = cx.server.body(header).get(self.walked..).unwrap_or_default();
+            let walk = self.walker.walk(input, &mut Budget { rows: 0, bytes: u64::MAX }).map_err(server_fault)?;
+            self.walked += walk.consumed;
+            match walk.step {
+                Step::NeedMore => break,
+                Step::BudgetSpent => return Err(server_fault("rows in the acknowledgement of a cancellation")),
+                Step::Token(_) => {}
+            }
+        }
+        self.forward_whole(cx, header)?;
+        if header.status.is_eom() {
+            self.walker.begin_message();
+            let Some(open) = &mut self.open else {
+                return Ok(true);
+            };
+            open.attentions = open.attentions.saturating_sub(1);
+            if open.attentions == 0 {
+                self.finish(Outcome::Cancelled);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What may be walked with what is in hand.
+    fn budget(&self, till: &Till<'_>, ahead: u64) -> Budget {
+        let Some(Open { meter: Some(meter), on_credit, .. }) = &self.open else {
+            return Budget { rows: 0, bytes: u64::MAX };
+        };
+        match on_credit {
+            _ if !self.enforces() => Budget::UNLIMITED,
+            OnCredit::Exempt { .. } => Budget::UNLIMITED,
+            OnCredit::Row { .. } => Budget { rows: 0, bytes: u64::MAX },
+            OnCredit::No => meter.budget(till.nanos(), ahead),
+        }
+    }
+
+    /// The next row is not covered: pays for what was walked and gets more. False if it must wait or was cut.
+    fn fund_row(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &PacketHeader,
+        till: &mut Till<'_>,
+    ) -> Result<bool, SessionEnd> {
+        if self.purse.state_is_frozen() {
+            self.count_bytes(self.walked);
+            self.pay(till, 0)?;
+            self.begin_cut(&Cause::Frozen, cx)?;
+            return Ok(false);
+        }
+        if let Some(Open { on_credit: OnCredit::Row { cause, .. }, .. }) = &self.open {
+            let cause = cause.clone();
+            self.begin_cut(&cause, cx)?;
+            return Ok(false);
+        }
+        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+            return Ok(false);
+        };
+        let walked_rows_due = meter.due_nanos(0).min(till.nanos());
+        if walked_rows_due > 0 {
+            self.pay(till, 0)?;
+        }
+        let Some(Open { meter: Some(meter), .. }) = &self.open else {
+            return Ok(false);
+        };
+        let ahead = (cx.server.body(header).len() - self.counted) as u64;
+        let (need, want) = (meter.next_row_nanos(ahead), meter.worst_nanos(cx.server.plain().len() as u64));
+        if self.refill(cx, till, need, want) {
+            return Ok(true);
+        }
+        self.wait_for_credit(cx, need);
+        Ok(false)
+    }
+
+    /// Takes credit afresh and binds the record to its lease; a record under another lease is closed as a part.
+    fn refill(&mut self, cx: &mut Context<'_>, till: &mut Till<'_>, need: i64, want: i64) -> bool {
+        if !till.refill(need, want) {
+            return false;
+        }
+        let Some(lease) = till.lease().cloned() else {
+            return false;
+        };
+        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+            return false;
+        };
+        if !meter.accepts(&lease) {
+            let part = meter.next_part();
+            let whole = std::mem::replace(meter, part);
+            self.close_record(cx, whole, Outcome::Continued);
+        }
+        let guard = self.purse.attach(lease.number);
+        if let Some(Open { meter: Some(meter), .. }) = &mut self.open
+            && meter.lease_number() != lease.number
+        {
+            meter.bind(lease, guard);
+        }
+        true
+    }
+
+    /// A lease that is to be closed is left at once: the part ends, the next one takes from the next lease.
+    fn leave_closing_lease(&mut self, cx: &mut Context<'_>) {
+        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+            return;
+        };
+        let number = meter.lease_number();
+        if number == 0 || !self.purse.is_closing(number) || meter.due_nanos(0) > 0 {
+            return;
+        }
+        let part = meter.next_part();
+        let whole = std::mem::replace(meter, part);
+        self.close_record(cx, whole, Outcome::Continued);
+    }
+
+    pub(super) fn pay(&mut self, till: &mut Till<'_>, bytes: u64) -> Result<(), SessionEnd> {
+        let limit = self.payer.terms.row_credit_bytes;
+        let Some(Open { meter: Some(meter), on_credit, .. }) = &mut self.open else {
+            return Ok(());
+        };
+        let lease = meter.lease_number();
+        let short = till.spend(meter.pay());
+        if let OnCredit::Row { bytes: used, .. } | OnCredit::Exempt { bytes: used } = on_credit {
+            *used += bytes;
+            if *used > limit {
+                return Err(SessionEnd::Gate("the row in hand is larger than gate.row_credit".to_owned()));
+            }
+        }
+        if short > 0 && lease > 0 {
+            self.purse.overdraw(lease, short);
+        }
+        Ok(())
+    }
+
+    fn wait_for_credit(&mut self, cx: &mut Context<'_>, need: i64) {
+        if let Some(open) = &mut self.open {
+            open.stage = Stage::WaitCredit;
+        }
+        cx.actions.push_back(Action::MoreCredit(need));
+    }
+
+    /// Brings the front packet's bytes, up to `upto`, into the meter once.
+    pub(super) fn count_bytes(&mut self, upto: usize) {
+        let fresh = upto.saturating_sub(self.counted);
+        self.counted += fresh;
+        if let Some(Open { meter: Some(meter), .. }) = &mut self.open {
+            meter.totals.bytes_out += fresh as u64;
+        }
+    }
+
+    fn first_answer(&mut self, cx: &Context<'_>) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        if !std::mem::replace(&mut open.answered, true)
+            && let (Some(meter), Some(at)) = (&mut open.meter, open.uploaded_at)
+        {
+            meter.totals.server_nanos = u64::try_from((cx.now - at).as_nanos()).unwrap_or(u64::MAX);
+        }
+    }
+
+    fn note_token(&mut self, seen: Seen) -> Result<(), SessionEnd> {
+        let rows = self.walker.rows();
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let Some(meter) = &mut open.meter else {
+            return Ok(());
+        };
+        match seen {
+            Seen::ColMetadata => {
+                meter.result_sets = meter.result_sets.saturating_add(1);
+                open.set_began_at = Some(rows);
+            }
+            Seen::Error => open.saw_error = true,
+            Seen::Done(done) => {
+                open.saw_error |= done.status.contains(DoneStatus::ERROR);
+                note_count(&done, open.set_began_at.take(), rows, meter);
+            }
+            Seen::LeadsAway(what) => {
+                return Err(server_fault(format!("it tried to lead the client elsewhere ({what})")));
+            }
+            Seen::All | Seen::RowNotCovered | Seen::Other => {}
+        }
+        Ok(())
+    }
+
+    fn cut_if_row_is_finished(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        if let Some(Open { on_credit: OnCredit::Row { cause, .. }, .. }) = &self.open {
+            let cause = cause.clone();
+            return self.begin_cut(&cause, cx);
+        }
+        Ok(())
+    }
+
+    /// The stream cannot be walked: in observe mode it is forwarded and flagged, else it ends before the broken token.
+    fn unreadable(
+        &mut self,
+        error: &WireError,
+        cx: &mut Context<'_>,
+        header: &PacketHeader,
+    ) -> Result<bool, SessionEnd> {
+        if self.payer.terms.mode == Mode::Observe {
+            if let Some(Open { meter: Some(meter), .. }) = &mut self.open {
+                meter.unparsed = true;
+            }
+            self.walker.lose();
+            self.count_bytes(cx.server.body(header).len());
+            self.forward_whole(cx, header)?;
+            if header.status.is_eom() {
+                self.walker.begin_message();
+                self.finish(Outcome::Completed);
+            }
+            return Ok(true);
+        }
+        let packet_began = self.walker.payload_bytes().saturating_sub(self.walked as u64);
+        let Some(clean) = error.offset.checked_sub(packet_began) else {
+            return Err(server_fault(error));
+        };
+        self.walked = usize::try_from(clean).unwrap_or(usize::MAX).min(header.body_len());
+        self.count_bytes(self.walked);
+        self.begin_blind_cut(&Cause::Unmeterable(error.to_string()), cx)?;
+        Ok(false)
+    }
+}
+
+fn see(step: &Step<'_>, version: weir_tds::version::TdsVersion) -> Result<Seen, WireError> {
+    let token = match step {
+        Step::NeedMore => return Ok(Seen::All),
+        Step::BudgetSpent => return Ok(Seen::RowNotCovered),
+        Step::Token(token) => token,
+    };
+    Ok(match token.kind {
+        TokenKind::ColMetadata | TokenKind::AltMetadata => Seen::ColMetadata,
+        TokenKind::Error => Seen::Error,
+        kind if kind.is_done() => Seen::Done(Done::parse(token.bytes, version)?),
+        TokenKind::EnvChange => match EnvChange::parse(token.bytes)?.kind {
+            env::ROUTING => Seen::LeadsAway("routing"),
+            env::ENHANCED_ROUTING => Seen::LeadsAway("enhanced routing"),
+            env::MIRRORING_PARTNER => Seen::LeadsAway("mirroring partner"),
+            _ => Seen::Other,
+        },
+        _ => Seen::Other,
+    })
+}
+
+/// DONE counts are a cross-check, never the measure: rows are ROW and NBCROW tokens (facts 5.3).
+fn note_count(done: &Done, set_began_at: Option<u64>, rows: u64, meter: &mut Meter) {
+    match (done.count(), set_began_at) {
+        (Some(count), Some(began)) => meter.drift |= count != rows - began,
+        (Some(count), None) if meter.kind() != RequestKind::BulkLoad => {
+            meter.rows_affected = meter.rows_affected.saturating_add(count);
+        }
+        _ => {}
+    }
+}
+
+/// Whether a cut also closes the connection.
+pub(super) fn closes_on_cut(policy: CutPolicy) -> bool {
+    policy == CutPolicy::Close
+}

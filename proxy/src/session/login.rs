@@ -1,0 +1,451 @@
+//! The login, both legs: PRELOGIN → TLS → LOGIN7 → tenant → server's PRELOGIN → TLS → LOGIN7 → login response.
+//!
+//! Nothing reaches the server before a valid LOGIN7 of a known tenant. What would lead a client around the gate is
+//! refused or not offered: MARS, session recovery, DNS caching, routing, the mirroring partner (facts 12).
+
+use std::{sync::Arc, time::Instant};
+
+use rustls::Connection;
+use weir_tds::{
+    answer,
+    login7::{LOGIN7_MAX, Login7, feature},
+    message::{FIRST_PACKET_ID, MessageBuf},
+    packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN, PacketStatus, PacketType},
+    prelogin::{self, Encryption, Field, PRELOGIN_MAX, Prelogin, TlsScope},
+    version::TdsVersion,
+};
+
+use super::{
+    core::{Action, Event, LoginFacts, Phase, Session, SessionEnd},
+    download::Relay,
+    leg::{LegError, Message},
+    login_response::{self, LoginResponse},
+    purse::{Payer, Purse},
+};
+use crate::{gate::Cause, ports::billing::Terms};
+
+/// Largest login response: real ones are below 2 KiB.
+pub const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
+/// Largest packet on a leg that is encrypted to the end: one TLS record holds it whole (facts 2.4).
+pub const ENCRYPTED_PACKET_MAX: u16 = 16383;
+
+/// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
+const FEATURES_PASSED: &[u8] = &[
+    feature::COLUMN_ENCRYPTION,
+    feature::GLOBAL_TRANSACTIONS,
+    feature::AZURE_SQL_SUPPORT,
+    feature::DATA_CLASSIFICATION,
+    feature::UTF8_SUPPORT,
+    feature::JSON_SUPPORT,
+    feature::VECTOR_SUPPORT,
+    feature::USER_AGENT,
+];
+
+/// How far the login is.
+#[derive(Default)]
+enum Stage {
+    #[default]
+    ExpectPrelogin,
+    ExpectLogin7,
+    AwaitAdmission,
+    AwaitConnection,
+    ExpectServerPrelogin,
+    ServerHandshake,
+    ExpectLoginResponse,
+}
+
+/// Everything that is gathered until the session is ready.
+#[derive(Default)]
+pub struct Login {
+    stage: Stage,
+    message: Option<MessageBuf>,
+    client_prelogin: Option<Prelogin>,
+    login7: Option<Login7>,
+    purse: Option<Arc<dyn Purse>>,
+    terms: Option<Terms>,
+    session: u32,
+}
+
+impl Login {
+    fn version(&self) -> TdsVersion {
+        self.login7.as_ref().and_then(Login7::version).unwrap_or(TdsVersion::V7_4)
+    }
+}
+
+fn client_fault(error: impl ToString) -> SessionEnd {
+    SessionEnd::Client(error.to_string())
+}
+
+fn server_fault(error: impl ToString) -> SessionEnd {
+    SessionEnd::Server(error.to_string())
+}
+
+impl Session {
+    fn login(&mut self) -> Option<&mut Login> {
+        match &mut self.phase {
+            Phase::Login(login) => Some(login),
+            _ => None,
+        }
+    }
+
+    /// Takes as many steps of the login as the buffered bytes allow.
+    pub(super) fn run_login(&mut self, _now: Instant) -> Result<(), SessionEnd> {
+        loop {
+            let Some(login) = self.login() else {
+                return Ok(());
+            };
+            let progressed = match login.stage {
+                Stage::ExpectPrelogin => self.expect_prelogin()?,
+                Stage::ExpectLogin7 => self.expect_login7()?,
+                Stage::AwaitAdmission | Stage::AwaitConnection => false,
+                Stage::ExpectServerPrelogin => self.expect_server_prelogin()?,
+                Stage::ServerHandshake => self.server_handshake()?,
+                Stage::ExpectLoginResponse => self.expect_login_response()?,
+            };
+            if !progressed {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn on_login_event(&mut self, event: Event, now: Instant) -> Result<(), SessionEnd> {
+        match event {
+            Event::Admitted { purse, terms } => {
+                if let Some(login) = self.login() {
+                    login.purse = Some(purse);
+                    login.terms = Some(terms);
+                    login.stage = Stage::AwaitConnection;
+                    self.actions.push_back(Action::Connect);
+                }
+                Ok(())
+            }
+            Event::Connected { session } => self.greet_server(session),
+            Event::Refused(cause) => {
+                self.refuse_login(&cause);
+                Ok(())
+            }
+            Event::Credit(_) => Ok(()),
+        }?;
+        self.run_login(now)
+    }
+
+    /// Collects one message of `kind` from the client; `Ok(None)` while it is not whole.
+    fn client_message(&mut self, kind: PacketType, limit: usize) -> Result<Option<Vec<u8>>, SessionEnd> {
+        while let Some(header) = self.client.peek_packet().map_err(client_fault)? {
+            if header.kind != kind {
+                return Err(client_fault(format!("packet type 0x{:02x} before login", header.kind.byte())));
+            }
+            let packet = self.client.take_packet(&header);
+            let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
+            let Some(login) = self.login() else {
+                return Ok(None);
+            };
+            let message = login.message.get_or_insert_with(|| MessageBuf::new("login message", limit));
+            if message.push(&header, body).map_err(client_fault)? {
+                let body = message.take().to_vec();
+                login.message = None;
+                return Ok(Some(body));
+            }
+        }
+        Ok(None)
+    }
+
+    fn expect_prelogin(&mut self) -> Result<bool, SessionEnd> {
+        match self.client.plain().first() {
+            None => return Ok(false),
+            Some(0x12) => {}
+            // LOGIN7 without PRELOGIN: clients of before 7.1, jTDS (facts 2.1).
+            Some(0x10) => {
+                if let Some(login) = self.login() {
+                    login.stage = Stage::ExpectLogin7;
+                }
+                return Ok(true);
+            }
+            Some(0x16) => return Err(client_fault("TDS 8.0 (TLS first) is not offered by this listener")),
+            Some(byte) => return Err(client_fault(format!("first byte 0x{byte:02x} is not TDS 7"))),
+        }
+        let Some(body) = self.client_message(PacketType::Prelogin, PRELOGIN_MAX)? else {
+            return Ok(false);
+        };
+        let asked = Prelogin::parse(&body).map_err(client_fault)?;
+        self.answer_prelogin(asked)?;
+        Ok(true)
+    }
+
+    fn answer_prelogin(&mut self, asked: Prelogin) -> Result<(), SessionEnd> {
+        let negotiated = prelogin::negotiate(asked.encryption, self.settings.client_policy);
+        let echo = |present: bool| if present { Field::Empty } else { Field::Absent };
+        let answer = Prelogin {
+            version: self.settings.product_version,
+            encryption: Some(prelogin::EncryptionOption::plain(negotiated.answer)),
+            instance: asked.instance.is_some().then(|| vec![0]),
+            thread_id: if asked.thread_id.is_present() { Field::Empty } else { Field::Absent },
+            // MARS is not offered: a second session would lead around the meter until SMP is terminated here.
+            mars: asked.mars.is_some().then_some(false),
+            trace_id: if echo(asked.trace_id.is_present()).is_present() { Field::Empty } else { Field::Absent },
+            fed_auth_required: None,
+            nonce: None,
+        };
+        self.send_client_message(PacketType::TabularResult, &answer.encode())?;
+        let Some(scope) = negotiated.scope else {
+            return Err(client_fault("client and gate agree on no encryption"));
+        };
+        if scope != TlsScope::None {
+            let Some(config) = self.settings.client_tls.clone() else {
+                return Err(SessionEnd::Gate("no certificate is configured".to_owned()));
+            };
+            let tls = rustls::ServerConnection::new(config).map_err(|e| SessionEnd::Gate(e.to_string()))?;
+            self.client.start_tls(Connection::Server(tls), scope).map_err(client_fault)?;
+        }
+        if let Some(login) = self.login() {
+            login.client_prelogin = Some(asked);
+            login.stage = Stage::ExpectLogin7;
+        }
+        Ok(())
+    }
+
+    fn expect_login7(&mut self) -> Result<bool, SessionEnd> {
+        if self.client.is_handshaking() {
+            return Ok(false);
+        }
+        let Some(body) = self.client_message(PacketType::Login7, LOGIN7_MAX)? else {
+            return Ok(false);
+        };
+        let body = zeroize::Zeroizing::new(body);
+        let login7 = Login7::parse(&body).map_err(client_fault)?;
+        let refusal = refuse_login7(&login7);
+        let facts = LoginFacts {
+            login: login7.user_name.clone(),
+            database: login7.database.clone(),
+            application: login7.app_name.clone(),
+            server: login7.server_name.clone(),
+        };
+        if let Some(login) = self.login() {
+            login.login7 = Some(login7);
+            login.stage = Stage::AwaitAdmission;
+        }
+        match refusal {
+            Some(cause) => self.refuse_login(&cause),
+            None => self.actions.push_back(Action::Admit(facts)),
+        }
+        Ok(true)
+    }
+
+    /// The server's socket is open: says PRELOGIN to it.
+    fn greet_server(&mut self, session: u32) -> Result<(), SessionEnd> {
+        let encryption = prelogin::EncryptionOption::plain(self.settings.upstream_encryption);
+        let Some(login) = self.login() else {
+            return Ok(());
+        };
+        login.session = session;
+        login.stage = Stage::ExpectServerPrelogin;
+        let client = login.client_prelogin.as_ref();
+        let hello = Prelogin {
+            version: client.map_or([0x11, 0, 0, 0, 0, 0], |p| p.version),
+            encryption: Some(encryption),
+            instance: Some(vec![0]),
+            thread_id: Field::Value(0),
+            mars: Some(false),
+            trace_id: client.map_or(Field::Absent, |p| p.trace_id),
+            fed_auth_required: None,
+            nonce: None,
+        };
+        let body = hello.encode();
+        self.send_server_message(PacketType::Prelogin, &body)
+    }
+
+    fn expect_server_prelogin(&mut self) -> Result<bool, SessionEnd> {
+        let Some(header) = self.server.peek_packet().map_err(server_fault)? else {
+            return Ok(false);
+        };
+        let packet = self.server.take_packet(&header);
+        let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
+        if header.kind != PacketType::TabularResult || !header.status.is_eom() {
+            return self.upstream_refused("it did not answer PRELOGIN");
+        }
+        let answer = Prelogin::parse(body).map_err(server_fault)?;
+        let asked = self.settings.upstream_encryption;
+        let Some(scope) = prelogin::accept(asked, answer.encryption) else {
+            return self.upstream_refused("it and the gate agree on no encryption; check upstream.encryption");
+        };
+        if asked != Encryption::NotSup && scope == TlsScope::None {
+            return self.upstream_refused("it offers no encryption, which upstream.encryption asks for");
+        }
+        if scope != TlsScope::None {
+            self.start_upstream_tls(scope)?;
+        }
+        if let Some(login) = self.login() {
+            login.stage = Stage::ServerHandshake;
+        }
+        Ok(true)
+    }
+
+    fn start_upstream_tls(&mut self, scope: TlsScope) -> Result<(), SessionEnd> {
+        let Some((config, name)) = self.settings.upstream_tls.clone() else {
+            return Err(SessionEnd::Gate("the server wants encryption, but no upstream TLS is configured".to_owned()));
+        };
+        let tls = rustls::ClientConnection::new(config, name).map_err(|e| SessionEnd::Gate(e.to_string()))?;
+        self.server.start_tls(Connection::Client(tls), scope).map_err(server_fault)
+    }
+
+    fn upstream_refused(&mut self, why: &str) -> Result<bool, SessionEnd> {
+        self.refuse_login(&Cause::Upstream(why.to_owned()));
+        Ok(false)
+    }
+
+    fn server_handshake(&mut self) -> Result<bool, SessionEnd> {
+        if self.server.is_handshaking() {
+            return Ok(false);
+        }
+        let encrypted = self.server.is_encrypted() || self.client.is_encrypted();
+        let name = self.settings.upstream_name.clone();
+        let Some(login) = self.login() else {
+            return Ok(false);
+        };
+        let Some(mut login7) = login.login7.clone() else {
+            return Err(SessionEnd::Gate("login without LOGIN7".to_owned()));
+        };
+        rewrite_login7(&mut login7, encrypted, name);
+        login.stage = Stage::ExpectLoginResponse;
+        let body = login7.encode().map_err(client_fault)?;
+        self.send_server_message(PacketType::Login7, &body)?;
+        Ok(true)
+    }
+
+    fn expect_login_response(&mut self) -> Result<bool, SessionEnd> {
+        while let Some(header) = self.server.peek_packet().map_err(server_fault)? {
+            let packet = self.server.take_packet(&header);
+            let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
+            let Some(login) = self.login() else {
+                return Ok(false);
+            };
+            let message = login.message.get_or_insert_with(|| MessageBuf::new("login response", LOGIN_RESPONSE_MAX));
+            if message.push(&header, body).map_err(server_fault)? {
+                let body = message.take();
+                login.message = None;
+                self.login_answered(&body, header.spid)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn login_answered(&mut self, body: &[u8], spid: u16) -> Result<(), SessionEnd> {
+        let Some(login) = self.login() else {
+            return Ok(());
+        };
+        let asked = login.login7.as_ref().map(|l| l.features.clone()).unwrap_or_default();
+        let response = match login_response::read(body, login.version(), &asked) {
+            Ok(response) => response,
+            Err(cause) => {
+                self.refuse_login(&cause);
+                return Ok(());
+            }
+        };
+        let LoginResponse { tokens, logged_in, packet_size, walker } = response;
+        let message = Message {
+            kind: PacketType::TabularResult,
+            first_status: PacketStatus::NORMAL,
+            spid,
+            first_packet_id: FIRST_PACKET_ID,
+            body: &tokens,
+        };
+        self.client.send_message(&message)?;
+        if !logged_in {
+            self.close(SessionEnd::Closed);
+            return Ok(());
+        }
+        let size = packet_size.unwrap_or(DEFAULT_PACKET_SIZE).clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
+        self.client.set_packet_size(size);
+        self.server.set_packet_size(size);
+        self.become_ready(walker, spid)
+    }
+
+    fn become_ready(&mut self, walker: weir_tds::walker::WalkerOptions, spid: u16) -> Result<(), SessionEnd> {
+        let Some(login) = self.login() else {
+            return Ok(());
+        };
+        let login = std::mem::take(login);
+        let (Some(purse), Some(terms), Some(login7)) = (login.purse, login.terms, login.login7) else {
+            return Err(SessionEnd::Gate("login without a tenant".to_owned()));
+        };
+        let payer = Payer { terms, principal: login7.user_name.clone(), session: login.session };
+        self.deadline = None;
+        self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, walker, spid)));
+        Ok(())
+    }
+
+    /// Ends the login with an ERROR, in the encryption state in force, and closes.
+    pub(super) fn refuse_login(&mut self, cause: &Cause) {
+        let Some(login) = self.login() else {
+            return;
+        };
+        let (version, account) = (login.version(), login.terms.as_ref().map(|t| t.account.clone()));
+        // Before LOGIN7 nobody could read an ERROR: a clean close is the answer.
+        if login.login7.is_some() {
+            let refused = cause.refusal(account.as_ref());
+            let denial = answer::login_denial(version, &refused.token(&self.settings.gate_name));
+            // The close that follows says the rest if this cannot be sent.
+            let _sent = self.send_client_message(PacketType::TabularResult, &denial);
+        }
+        self.close(SessionEnd::Closed);
+    }
+
+    fn send_client_message(&mut self, kind: PacketType, body: &[u8]) -> Result<(), SessionEnd> {
+        Ok(self.client.send_message(&Message::first(kind, body)).map(drop)?)
+    }
+
+    fn send_server_message(&mut self, kind: PacketType, body: &[u8]) -> Result<(), SessionEnd> {
+        Ok(self.server.send_message(&Message::first(kind, body)).map(drop)?)
+    }
+}
+
+impl<'a> Message<'a> {
+    /// A message of the login, outside any session: SPID 0.
+    fn first(kind: PacketType, body: &'a [u8]) -> Self {
+        Self { kind, first_status: PacketStatus::NORMAL, spid: 0, first_packet_id: FIRST_PACKET_ID, body }
+    }
+}
+
+/// What no tenant may ask for at login (facts 4.7).
+fn refuse_login7(login: &Login7) -> Option<Cause> {
+    if login.version().is_none_or(|v| v < TdsVersion::V7_1) {
+        return Some(Cause::NotAllowed("this TDS version cannot be metered: use a driver that speaks TDS 7.1 or later"));
+    }
+    if login.is_integrated() || !login.sspi.is_empty() {
+        return Some(Cause::NotAllowed("integrated (Windows) authentication does not work through this gateway: use a SQL login"));
+    }
+    if login.feature(feature::FED_AUTH).is_some() {
+        return Some(Cause::NotAllowed("federated authentication does not work through this gateway: use a SQL login"));
+    }
+    if login.wants_password_change() {
+        return Some(Cause::NotAllowed("the password cannot be changed through this gateway"));
+    }
+    if login.wants_user_instance() || !login.attach_db_file.is_empty() {
+        return Some(Cause::NotAllowed("user instances and attached database files are not allowed"));
+    }
+    None
+}
+
+/// Makes the client's LOGIN7 the gate's own towards the server (facts 4.7).
+fn rewrite_login7(login: &mut Login7, encrypted: bool, upstream_name: String) {
+    if encrypted {
+        let wanted = if login.packet_size == 0 { u32::from(DEFAULT_PACKET_SIZE) } else { login.packet_size };
+        login.packet_size = wanted.min(u32::from(ENCRYPTED_PACKET_MAX));
+    }
+    login.server_name = upstream_name;
+    login.option_flags2 &= !0x70;
+    login.features.retain(|f| FEATURES_PASSED.contains(&f.id));
+    for f in &mut login.features {
+        // Version 2 and 3 put an unmarked enclave package into every request (facts 8.2).
+        if f.id == feature::COLUMN_ENCRYPTION {
+            f.data = vec![1];
+        }
+    }
+}
+
+impl From<LegError> for Cause {
+    fn from(error: LegError) -> Self {
+        Self::Upstream(error.to_string())
+    }
+}

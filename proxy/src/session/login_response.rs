@@ -1,0 +1,115 @@
+//! The server's login response: read whole, cleared of what leads a client elsewhere, and turned into walker options.
+
+use bytes::{Bytes, BytesMut};
+use weir_tds::{
+    login7::Feature,
+    token::{EnvChange, FeatureExtAck, LoginAck, TokenKind, env, feature},
+    version::TdsVersion,
+    walker::{Budget, Step, Walker, WalkerOptions},
+};
+
+use crate::gate::Cause;
+
+/// What the login response came to.
+pub(super) struct LoginResponse {
+    /// The tokens that the client gets.
+    pub(super) tokens: Bytes,
+    /// There was a LOGINACK.
+    pub(super) logged_in: bool,
+    /// From ENVCHANGE 4; holds from the next message on, for both sides.
+    pub(super) packet_size: Option<u16>,
+    /// How the token stream reads from here on.
+    pub(super) walker: WalkerOptions,
+}
+
+/// Reads a login response to a LOGIN7 of version `asked_version` with these features.
+///
+/// # Errors
+/// What the client must be told: the response cannot be read, or it leads elsewhere.
+pub(super) fn read(body: &[u8], asked_version: TdsVersion, asked: &[Feature]) -> Result<LoginResponse, Cause> {
+    let unreadable = |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response cannot be read: {e}"));
+    let mut walker = Walker::new(WalkerOptions::new(asked_version));
+    let mut read = Reading {
+        kept: BytesMut::with_capacity(body.len()),
+        logged_in: false,
+        packet_size: None,
+        options: WalkerOptions::new(asked_version),
+    };
+    let mut rest = body;
+    while !rest.is_empty() {
+        let walk = walker.walk(rest, &mut Budget { rows: 0, bytes: u64::MAX }).map_err(unreadable)?;
+        let consumed = walk.consumed;
+        match walk.step {
+            Step::NeedMore => break,
+            Step::BudgetSpent => return Err(Cause::Upstream("it sent rows before the login was done".to_owned())),
+            Step::Token(token) => read.token(token.kind, token.bytes, asked)?,
+        }
+        rest = rest.get(consumed..).unwrap_or_default();
+    }
+    walker.end_message().map_err(unreadable)?;
+    let Reading { kept, logged_in, packet_size, options } = read;
+    Ok(LoginResponse { tokens: kept.freeze(), logged_in, packet_size, walker: options })
+}
+
+struct Reading {
+    kept: BytesMut,
+    logged_in: bool,
+    packet_size: Option<u16>,
+    options: WalkerOptions,
+}
+
+impl Reading {
+    fn token(&mut self, kind: TokenKind, bytes: &[u8], asked: &[Feature]) -> Result<(), Cause> {
+        let broken = |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response is broken: {e}"));
+        match kind {
+            TokenKind::EnvChange => {
+                let change = EnvChange::parse(bytes).map_err(broken)?;
+                match change.kind {
+                    env::ROUTING => return Err(Cause::Routed("routing")),
+                    env::ENHANCED_ROUTING => return Err(Cause::Routed("enhanced routing")),
+                    // The client would remember another address for its next failure.
+                    env::MIRRORING_PARTNER => return Ok(()),
+                    env::PACKET_SIZE => self.packet_size = change.packet_size(),
+                    _ => {}
+                }
+            }
+            TokenKind::LoginAck => {
+                self.logged_in = true;
+                let ack = LoginAck::parse(bytes).map_err(broken)?;
+                let Some(version) = ack.version else {
+                    let known = format!("its TDS version 0x{:08x} is not known", ack.raw_version);
+                    return Err(Cause::Upstream(known));
+                };
+                self.options.version = version;
+            }
+            TokenKind::FeatureExtAck => return self.features(bytes, asked),
+            TokenKind::Sspi | TokenKind::FedAuthInfo => {
+                return Err(Cause::NotAllowed("the server asks for integrated or federated authentication"));
+            }
+            _ => {}
+        }
+        self.kept.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Passes on the acknowledgements of what was asked for; a client must close on any other (facts 4.3).
+    fn features(&mut self, bytes: &[u8], asked: &[Feature]) -> Result<(), Cause> {
+        let ack = FeatureExtAck::parse(bytes)
+            .map_err(|e| Cause::Upstream(format!("its login response is broken: {e}")))?;
+        self.options.column_encryption = ack.column_encryption() > 0;
+        self.options.data_classification = ack.data_classification();
+        let passed: Vec<(u8, &[u8])> = ack
+            .features
+            .iter()
+            .filter(|f| f.id != feature::SESSION_RECOVERY && f.id != feature::AZURE_SQL_DNS_CACHING)
+            .filter(|f| asked.iter().any(|a| a.id == f.id))
+            .map(|f| (f.id, f.data))
+            .collect();
+        if !passed.is_empty() {
+            let mut out = weir_tds::build::TokenBuf::new(self.options.version);
+            out.feature_ext_ack(&passed);
+            self.kept.extend_from_slice(out.as_bytes());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! A logged-in session: which request is open, how far its answer is, and what both sides are owed.
+//!
+//! One request is open at a time; a pipelined one waits in the client's buffer, which keeps answers in order. ATTENTION
+//! is never held back.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use weir_contracts::entry::{Outcome, RequestKind};
+use weir_tds::{
+    packet::{PacketStatus, PacketType},
+    walker::{Walker, WalkerOptions},
+};
+
+use super::{
+    core::{Action, Closing, Event, Phase, Session, SessionEnd, Settings},
+    leg::{Leg, Message},
+    meter::Meter,
+    purse::{Payer, Purse},
+    tokens,
+};
+use crate::{
+    credit::More,
+    gate::{Cause, command::Facts},
+    journal::{SlotHead, SlotState},
+    ports::billing::{Denial, DenialReason, Mode},
+};
+
+/// What the relay touches of its session.
+pub(super) struct Context<'a> {
+    pub(super) client: &'a mut Leg,
+    pub(super) server: &'a mut Leg,
+    pub(super) settings: &'a Settings,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    pub(super) deadline: &'a mut Option<(Instant, &'static str)>,
+    pub(super) chunk: &'a mut Option<(SlotHead, SlotState)>,
+    pub(super) closings: &'a mut Vec<Closing>,
+    pub(super) now: Instant,
+    pub(super) unix_nanos: u64,
+}
+
+/// A logged-in session.
+pub(super) struct Relay {
+    pub(super) purse: Arc<dyn Purse>,
+    pub(super) payer: Payer,
+    pub(super) walker: Walker,
+    pub(super) options: WalkerOptions,
+    pub(super) requests: u32,
+    pub(super) upload: Upload,
+    pub(super) open: Option<Open>,
+    /// Answered to the end, but not all of it is in the client's socket yet.
+    pub(super) finished: Option<(Meter, Outcome)>,
+    /// Bytes of the front server packet's body that were walked, and those that are in the meter.
+    pub(super) walked: usize,
+    pub(super) counted: usize,
+    /// The message to the client has begun: packets of it were sent.
+    pub(super) mid_message: bool,
+    pub(super) spid: u16,
+    pub(super) next_packet_id: u8,
+    /// Close once the client has everything.
+    pub(super) ending: bool,
+    pub(super) session_totals: Facts,
+}
+
+/// The client's message in hand.
+pub(super) enum Upload {
+    Idle,
+    /// Held until it is known what it is.
+    Inspect(Held),
+    /// Held until there is credit.
+    AwaitCredit(Held),
+    /// Passed on packet by packet.
+    Forward(PacketType),
+    /// Refused: thrown away to its end, then answered.
+    Drop { kind: PacketType, answer: Refusal },
+    /// Thrown away to its end; the answer comes by another way.
+    Skip(PacketType),
+}
+
+/// A request that has not been passed on.
+pub(super) struct Held {
+    pub(super) kind: PacketType,
+    pub(super) first_status: PacketStatus,
+    pub(super) packets: Vec<Bytes>,
+    pub(super) body: BytesMut,
+    pub(super) complete: bool,
+    pub(super) ignored: bool,
+}
+
+/// An answer that the gate gives itself.
+pub(super) struct Refusal {
+    pub(super) tokens: Bytes,
+    /// Message to send upstream first, because the refused request carried a reset bit.
+    pub(super) reset: Option<(PacketStatus, Bytes)>,
+}
+
+/// A request that the server is answering.
+pub(super) struct Open {
+    /// None for an ATTENTION that came while nothing was open, and for a reset on behalf of a refused request.
+    pub(super) meter: Option<Meter>,
+    pub(super) kind: RequestKind,
+    pub(super) exempt: bool,
+    pub(super) stage: Stage,
+    pub(super) uploaded: bool,
+    pub(super) uploaded_at: Option<Instant>,
+    pub(super) answered: bool,
+    /// ATTENTIONs of the client that were passed on and not acknowledged yet.
+    pub(super) attentions: u32,
+    pub(super) saw_error: bool,
+    /// Rows at the last COLMETADATA, if one came since the last DONE.
+    pub(super) set_began_at: Option<u64>,
+    /// Delivered beyond what could be paid.
+    pub(super) on_credit: OnCredit,
+}
+
+/// Whether the response goes on beyond its credit.
+pub(super) enum OnCredit {
+    No,
+    /// The row in hand is finished, then the response is cut for this cause.
+    Row { cause: Cause, bytes: u64 },
+    /// An exempt request.
+    Exempt { bytes: u64 },
+}
+
+/// How far the answer is.
+pub(super) enum Stage {
+    Respond,
+    WaitCredit,
+    Cut(Box<Cut>),
+    /// The response has ended; acknowledgements are still to come.
+    Acks,
+}
+
+/// A response that was cut: what is drained from the server, and what the client gets instead.
+pub(super) struct Cut {
+    /// Goes to the client behind what was kept.
+    pub(super) tokens: Bytes,
+    pub(super) kept: BytesMut,
+    pub(super) messages_left: u8,
+    /// Acknowledgements that the gate owes for ATTENTIONs that it did not pass on.
+    pub(super) owed_acks: u32,
+    /// The stream cannot be walked any more: drained packet by packet.
+    pub(super) blind: bool,
+    pub(super) outcome: Outcome,
+    /// Ends the connection afterwards.
+    pub(super) closes: bool,
+}
+
+impl Open {
+    pub(super) fn new(meter: Option<Meter>, kind: RequestKind, stage: Stage) -> Self {
+        Self {
+            meter,
+            kind,
+            exempt: false,
+            stage,
+            uploaded: true,
+            uploaded_at: None,
+            answered: false,
+            attentions: 0,
+            saw_error: false,
+            set_began_at: None,
+            on_credit: OnCredit::No,
+        }
+    }
+}
+
+impl Relay {
+    pub(super) fn new(purse: Arc<dyn Purse>, payer: Payer, options: WalkerOptions, spid: u16) -> Self {
+        Self {
+            purse,
+            payer,
+            walker: Walker::new(options),
+            options,
+            requests: 0,
+            upload: Upload::Idle,
+            open: None,
+            finished: None,
+            walked: 0,
+            counted: 0,
+            mid_message: false,
+            spid,
+            next_packet_id: weir_tds::message::FIRST_PACKET_ID,
+            ending: false,
+            session_totals: Facts::default(),
+        }
+    }
+
+    pub(super) fn enforces(&self) -> bool {
+        self.payer.terms.mode == Mode::Enforce && !self.payer.terms.tariff.is_free()
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        if cx.client.out.is_empty() {
+            self.drained(cx)?;
+        }
+        self.pump_client(cx)?;
+        self.pump_server(cx)
+    }
+
+    /// The client's socket took everything: what was answered is delivered.
+    fn drained(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        if let Some((meter, outcome)) = self.finished.take() {
+            self.close_record(cx, meter, outcome);
+        }
+        if self.ending {
+            return Err(SessionEnd::Closed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_record(&mut self, cx: &mut Context<'_>, mut meter: Meter, outcome: Outcome) {
+        let record = meter.record(&self.payer, outcome, cx.unix_nanos);
+        self.session_totals.add(&record);
+        cx.closings.push(Closing { head: meter.slot_head(self.payer.session), record, guard: meter.take_guard() });
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome) {
+        if let Some(Open { meter: Some(meter), .. }) = self.open.take() {
+            self.finished = Some((meter, outcome));
+        }
+    }
+
+    fn on_credit(&mut self, more: More, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let cause = self.cause_of(&more);
+        if matches!(self.upload, Upload::AwaitCredit(_)) {
+            return self.admission_answered(cause, cx);
+        }
+        let at_boundary = self.walker.at_boundary();
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        if !matches!(open.stage, Stage::WaitCredit) {
+            return Ok(());
+        }
+        open.stage = Stage::Respond;
+        match cause {
+            None => Ok(()),
+            Some(_) if open.exempt => {
+                open.on_credit = OnCredit::Exempt { bytes: 0 };
+                Ok(())
+            }
+            Some(cause) if at_boundary => self.begin_cut(&cause, cx),
+            Some(cause) => {
+                open.on_credit = OnCredit::Row { cause, bytes: 0 };
+                Ok(())
+            }
+        }
+    }
+
+    fn cause_of(&self, more: &More) -> Option<Cause> {
+        match more {
+            More::Enough => None,
+            More::Unavailable(why) => Some(Cause::BalanceUnknown(why.clone())),
+            More::Denied(denial) => Some(self.cause_of_denial(denial)),
+        }
+    }
+
+    fn cause_of_denial(&self, denial: &Denial) -> Cause {
+        match denial.reason {
+            DenialReason::Frozen => Cause::Frozen,
+            DenialReason::UnknownAccount => Cause::UnknownTenant,
+            DenialReason::CreditSpent | DenialReason::LeaseClosed => self.credit_spent(),
+        }
+    }
+
+    /// The refusal for spent credit, with the sums behind it.
+    pub(super) fn credit_spent(&self) -> Cause {
+        let state = self.purse.state();
+        let left = weir_contracts::money::Amount::from(state.leftover_nanos.max(0));
+        let tariff = &self.payer.terms.tariff;
+        Cause::CreditSpent {
+            available: left.to_string(),
+            price: weir_contracts::money::Amount::from(tariff.admission_nanos()).to_string(),
+            currency: self.payer.terms.currency.to_string(),
+        }
+    }
+
+    /// Sends tokens as the rest of the message that the client is reading, or as a message of its own.
+    pub(super) fn send_tokens(&mut self, cx: &mut Context<'_>, tokens: &[u8]) -> Result<(), SessionEnd> {
+        let message = Message {
+            kind: PacketType::TabularResult,
+            first_status: PacketStatus::NORMAL,
+            spid: self.spid,
+            first_packet_id: if self.mid_message { self.next_packet_id } else { weir_tds::message::FIRST_PACKET_ID },
+            body: tokens,
+        };
+        self.next_packet_id = cx.client.send_message(&message)?;
+        self.mid_message = false;
+        Ok(())
+    }
+}
+
+impl Session {
+    fn relay_and_context(&mut self, now: Instant) -> Option<(&mut Relay, Context<'_>)> {
+        let Self { settings, client, server, phase, actions, deadline, unix_nanos, chunk, closings } = self;
+        let Phase::Ready(relay) = phase else {
+            return None;
+        };
+        let unix_nanos = *unix_nanos;
+        Some((relay, Context { client, server, settings, actions, deadline, chunk, closings, now, unix_nanos }))
+    }
+
+    pub(super) fn run_relay(&mut self, now: Instant) -> Result<(), SessionEnd> {
+        match self.relay_and_context(now) {
+            Some((relay, mut cx)) => relay.run(&mut cx),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn on_relay_event(&mut self, event: Event, now: Instant) -> Result<(), SessionEnd> {
+        match (event, self.relay_and_context(now)) {
+            (Event::Credit(more), Some((relay, mut cx))) => relay.on_credit(more, &mut cx),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whatever is open ends here: its record is closed as it stands.
+    pub(super) fn abandon(&mut self, outcome: Outcome, now: Instant) {
+        let Some((relay, mut cx)) = self.relay_and_context(now) else {
+            return;
+        };
+        if let Some((meter, _)) = relay.finished.take() {
+            let outcome = if cx.client.out.is_empty() { Outcome::Completed } else { outcome };
+            relay.close_record(&mut cx, meter, outcome);
+        }
+        if let Some(Open { meter: Some(meter), .. }) = relay.open.take() {
+            relay.close_record(&mut cx, meter, outcome);
+        }
+    }
+
+    /// Tells the client, where its stream allows it, that the connection cannot go on.
+    pub(super) fn fail_fatally(&mut self, cause: &Cause, now: Instant) {
+        let Some((relay, mut cx)) = self.relay_and_context(now) else {
+            return;
+        };
+        let Some(open) = &relay.open else {
+            return;
+        };
+        if relay.walked > 0 || !relay.walker.at_boundary() {
+            return;
+        }
+        let kind = open.kind;
+        let refused = cause.refusal(Some(&relay.payer.terms.account));
+        let tokens = tokens::fatal(relay.options.version, kind, &refused, &cx.settings.gate_name);
+        // The close that follows says the rest if this cannot be sent.
+        let _sent = relay.send_tokens(&mut cx, &tokens);
+    }
+}

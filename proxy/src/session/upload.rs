@@ -1,0 +1,324 @@
+//! Client → server: requests are held until it is known what they are and whether they may pass, then passed on.
+
+use bytes::{Bytes, BytesMut};
+use weir_contracts::entry::{Outcome, RequestKind};
+use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
+
+use super::{
+    core::{Action, SERVER_OUT_MAX, SessionEnd},
+    leg::Message,
+    meter::Meter,
+    relay::{Context, Cut, Held, Open, Refusal, Relay, Stage, Upload},
+    tokens,
+};
+use crate::gate::{
+    Cause,
+    request::{self, Verdict},
+};
+
+/// Bytes of a request that are held to see what it is. A longer one is not exempt and not a command.
+pub const INSPECT_MAX: usize = 64 * 1024;
+
+/// Both reset bits.
+const RESETS: PacketStatus = PacketStatus(PacketStatus::RESET.0 | PacketStatus::RESET_SKIP_TRAN.0);
+
+fn client_fault(error: impl ToString) -> SessionEnd {
+    SessionEnd::Client(error.to_string())
+}
+
+pub(super) fn request_kind(kind: PacketType) -> Option<RequestKind> {
+    Some(match kind {
+        PacketType::SqlBatch => RequestKind::Batch,
+        PacketType::Rpc => RequestKind::Rpc,
+        PacketType::BulkLoad => RequestKind::BulkLoad,
+        PacketType::TransactionManager => RequestKind::TransactionManager,
+        _ => return None,
+    })
+}
+
+impl Relay {
+    pub(super) fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        while cx.server.out.len() < SERVER_OUT_MAX {
+            let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
+                return Ok(());
+            };
+            if header.kind == PacketType::Attention {
+                let _eight_bytes = cx.client.take_packet(&header);
+                self.on_attention(cx)?;
+                continue;
+            }
+            match &self.upload {
+                Upload::Idle if self.open.is_some() || self.finished.is_some() || self.ending => return Ok(()),
+                Upload::Idle => self.begin_request(&header)?,
+                Upload::AwaitCredit(_) => return Ok(()),
+                _ => {}
+            }
+            self.client_packet(&header, cx)?;
+        }
+        Ok(())
+    }
+
+    fn begin_request(&mut self, header: &PacketHeader) -> Result<(), SessionEnd> {
+        if request_kind(header.kind).is_none() {
+            return Err(client_fault(format!("packet type 0x{:02x} after login", header.kind.byte())));
+        }
+        self.upload = Upload::Inspect(Held {
+            kind: header.kind,
+            first_status: header.status,
+            packets: Vec::new(),
+            body: BytesMut::new(),
+            complete: false,
+            ignored: false,
+        });
+        Ok(())
+    }
+
+    fn client_packet(&mut self, header: &PacketHeader, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let kind = match &self.upload {
+            Upload::Inspect(held) => held.kind,
+            Upload::Forward(kind) | Upload::Drop { kind, .. } | Upload::Skip(kind) => *kind,
+            Upload::Idle | Upload::AwaitCredit(_) => return Ok(()),
+        };
+        if kind != header.kind {
+            return Err(client_fault("another request began inside a request"));
+        }
+        let packet = cx.client.take_packet(header);
+        let last = header.status.is_eom();
+        match std::mem::replace(&mut self.upload, Upload::Idle) {
+            Upload::Inspect(held) => self.inspect(held, header, packet, cx),
+            Upload::Forward(_) => self.forward_packet(packet, header, cx),
+            Upload::Drop { kind, answer } if !last => {
+                self.upload = Upload::Drop { kind, answer };
+                Ok(())
+            }
+            Upload::Drop { answer, .. } => self.answer(answer, cx),
+            Upload::Skip(kind) if !last => {
+                self.upload = Upload::Skip(kind);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn inspect(
+        &mut self,
+        mut held: Held,
+        header: &PacketHeader,
+        packet: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        held.body.extend_from_slice(packet.get(HEADER_LEN..).unwrap_or_default());
+        held.packets.push(packet);
+        held.complete = header.status.is_eom();
+        held.ignored = header.status.contains(PacketStatus::IGNORE);
+        let decided = held.complete || held.body.len() >= INSPECT_MAX || held.kind == PacketType::BulkLoad;
+        if !decided {
+            self.upload = Upload::Inspect(held);
+            return Ok(());
+        }
+        let verdict = if held.ignored {
+            Verdict::Exempt
+        } else if held.complete {
+            request::judge(held.kind, &held.body, self.options.version)
+        } else {
+            Verdict::Normal
+        };
+        match verdict {
+            Verdict::Command(command) => {
+                let tokens = self.command_tokens(&command, held.kind);
+                self.refuse_with(held, tokens, cx)
+            }
+            Verdict::Exempt => self.forward(held, true, cx),
+            Verdict::Malformed(why) if self.enforces() => self.refuse(held, &Cause::Unmeterable(why), cx),
+            Verdict::Normal | Verdict::Malformed(_) => self.admit(held, cx),
+        }
+    }
+
+    fn admit(&mut self, held: Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        if !self.enforces() {
+            return self.forward(held, false, cx);
+        }
+        if self.purse.state().frozen {
+            return self.refuse(held, &Cause::Frozen, cx);
+        }
+        if !(cx.settings.journal_ready)() {
+            return self.refuse(held, &Cause::Limit("the usage journal cannot take more"), cx);
+        }
+        let price = self.payer.terms.tariff.admission_nanos();
+        match self.purse.take(price, price) {
+            Some(slice) => {
+                self.purse.give_back(slice.lease.number, slice.nanos);
+                self.forward(held, false, cx)
+            }
+            None => {
+                self.upload = Upload::AwaitCredit(held);
+                cx.actions.push_back(Action::MoreCredit(price));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn admission_answered(
+        &mut self,
+        cause: Option<Cause>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        let Upload::AwaitCredit(held) = std::mem::replace(&mut self.upload, Upload::Idle) else {
+            return Ok(());
+        };
+        match cause {
+            None => self.forward(held, false, cx),
+            Some(cause) => self.refuse(held, &cause, cx),
+        }
+    }
+
+    fn forward(&mut self, held: Held, exempt: bool, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let Some(kind) = request_kind(held.kind) else {
+            return Err(client_fault("not a request"));
+        };
+        self.requests = self.requests.wrapping_add(1);
+        let tariff = std::sync::Arc::clone(&self.payer.terms.tariff);
+        let mut meter = Meter::new(kind, self.requests, tariff, cx.unix_nanos);
+        meter.totals.bytes_in = held.body.len() as u64;
+        if kind == RequestKind::BulkLoad {
+            meter.bulk_bytes = held.body.len() as u64;
+        }
+        let mut open = Open::new(Some(meter), kind, Stage::Respond);
+        open.exempt = exempt;
+        open.uploaded = held.complete;
+        open.uploaded_at = held.complete.then_some(cx.now);
+        self.open = Some(open);
+        self.walker.begin_message();
+        self.upload = if held.complete { Upload::Idle } else { Upload::Forward(held.kind) };
+        for packet in held.packets {
+            cx.server.send(packet)?;
+        }
+        Ok(())
+    }
+
+    fn forward_packet(
+        &mut self,
+        packet: Bytes,
+        header: &PacketHeader,
+        cx: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        let bytes = header.body_len() as u64;
+        let last = header.status.is_eom();
+        if let Some(open) = &mut self.open {
+            open.uploaded = last;
+            open.uploaded_at = last.then_some(cx.now);
+            if let Some(meter) = &mut open.meter {
+                meter.totals.bytes_in += bytes;
+                if open.kind == RequestKind::BulkLoad {
+                    meter.bulk_bytes += bytes;
+                }
+            }
+        }
+        self.upload = if last { Upload::Idle } else { Upload::Forward(header.kind) };
+        cx.server.send(packet)?;
+        Ok(())
+    }
+
+    fn refuse(&mut self, held: Held, cause: &Cause, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let Some(kind) = request_kind(held.kind) else {
+            return Err(client_fault("not a request"));
+        };
+        let refused = cause.refusal(Some(&self.payer.terms.account));
+        self.session_totals.last_refusal = Some(refused.message.clone());
+        let tokens = tokens::refusal(self.options.version, kind, &refused, &cx.settings.gate_name);
+        self.refuse_with(held, tokens, cx)
+    }
+
+    /// Answers the held request with `tokens` instead of passing it on.
+    fn refuse_with(&mut self, held: Held, tokens: Bytes, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let reset = held.first_status.intersects(RESETS).then(|| {
+            let status = PacketStatus(held.first_status.0 & RESETS.0);
+            (status, request::empty_batch(&held.body, self.options.version))
+        });
+        let answer = Refusal { tokens, reset };
+        if held.complete {
+            return self.answer(answer, cx);
+        }
+        self.upload = Upload::Drop { kind: held.kind, answer };
+        Ok(())
+    }
+
+    /// Gives the gate's own answer. A reset bit of the refused request goes upstream in an empty batch first, and what
+    /// the server says to it (ENVCHANGE 18 and what it restored) stands before the answer (facts 10.6).
+    fn answer(&mut self, answer: Refusal, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.upload = Upload::Idle;
+        let Some((status, batch)) = answer.reset else {
+            return self.send_tokens(cx, &answer.tokens);
+        };
+        let message = Message {
+            kind: PacketType::SqlBatch,
+            first_status: status,
+            spid: 0,
+            first_packet_id: weir_tds::message::FIRST_PACKET_ID,
+            body: &batch,
+        };
+        cx.server.send_message(&message)?;
+        *cx.deadline = Some((cx.now + cx.settings.cut_deadline, "connection reset"));
+        self.walker.begin_message();
+        let cut = Cut {
+            tokens: answer.tokens,
+            kept: BytesMut::new(),
+            messages_left: 1,
+            owed_acks: 0,
+            blind: false,
+            outcome: Outcome::Completed,
+            closes: false,
+        };
+        self.open = Some(Open::new(None, RequestKind::Batch, Stage::Cut(Box::new(cut))));
+        Ok(())
+    }
+
+    fn on_attention(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        match std::mem::replace(&mut self.upload, Upload::Idle) {
+            Upload::Idle => {}
+            Upload::AwaitCredit(held) => return self.cancel_held(&held, cx),
+            Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => {
+                return Err(client_fault("ATTENTION inside a request"));
+            }
+        }
+        let Some(open) = &mut self.open else {
+            let mut open = Open::new(None, RequestKind::Batch, Stage::Acks);
+            open.attentions = 1;
+            self.open = Some(open);
+            self.walker.begin_message();
+            return self.send_attention(cx);
+        };
+        match &mut open.stage {
+            Stage::Cut(cut) => {
+                cut.owed_acks += 1;
+                return Ok(());
+            }
+            Stage::Respond | Stage::Acks => open.attentions += 1,
+            Stage::WaitCredit => {
+                open.attentions += 1;
+                self.drop_rest(cx)?;
+            }
+        }
+        self.send_attention(cx)
+    }
+
+    /// The request was cancelled before it was passed on: both messages are the gate's.
+    fn cancel_held(&mut self, held: &Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let kind = request_kind(held.kind).unwrap_or(RequestKind::Batch);
+        let ended = tokens::cancelled(self.options.version, kind);
+        self.send_tokens(cx, &ended)?;
+        let ack = tokens::attention_ack(self.options.version);
+        self.send_tokens(cx, &ack)
+    }
+
+    pub(super) fn send_attention(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let header = PacketHeader {
+            kind: PacketType::Attention,
+            status: PacketStatus::EOM,
+            length: 8,
+            spid: 0,
+            packet_id: weir_tds::message::FIRST_PACKET_ID,
+        };
+        Ok(cx.server.send(Bytes::copy_from_slice(&header.encode()))?)
+    }
+}
