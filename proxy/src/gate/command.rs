@@ -1,5 +1,7 @@
 //! `EXEC weir.…`: what the gate itself answers, in band and free of charge.
 
+use weir_contracts::{entry::UsageRecord, money::Amount};
+
 use super::lexer::Lexeme;
 
 /// A question to the gate.
@@ -58,6 +60,38 @@ impl Command {
             }
             _ => None,
         }
+    }
+}
+
+/// What a session knows of itself, for `weir.usage` and `weir.why`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Rows delivered.
+    pub rows: u64,
+    /// Token-stream bytes delivered.
+    pub bytes: u64,
+    /// Their cost, nano-units.
+    pub cost_nanos: i64,
+    /// Text of the last refusal.
+    pub last_refusal: Option<String>,
+}
+
+impl Facts {
+    /// Adds a record of this session.
+    pub fn add(&mut self, record: &UsageRecord) {
+        self.requests += record.requests;
+        self.rows += record.rows;
+        self.bytes += record.bytes_out;
+        self.cost_nanos = self.cost_nanos.saturating_add(record.cost_nanos);
+    }
+
+    /// The cells of `weir.usage`.
+    #[must_use]
+    pub fn cells(&self) -> Vec<Option<String>> {
+        let cost = Amount::from(self.cost_nanos).to_string();
+        [self.requests.to_string(), self.rows.to_string(), self.bytes.to_string(), cost].map(Some).to_vec()
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Cause {
     Unmeterable(String),
     /// 50504: the upstream cannot be reached, or went away.
     Upstream(String),
+    /// 50400 state 3: `EXEC weir.…` with a name that the gate does not know.
+    UnknownCommand(String),
     /// 50400 state 2: the server answered with something that leads around the gate.
     Routed(&'static str),
 }
@@ -76,6 +78,10 @@ impl Cause {
                 format!("Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."),
             ),
             Self::Unmeterable(what) => (50400, 1, format!("Weir: this cannot be metered and is refused: {what}.")),
+            Self::UnknownCommand(name) => {
+                let known = super::command::NAMES;
+                (50400, 3, format!("Weir: the gate knows no command 'weir.{name}'. It knows {known}."))
+            }
             Self::Routed(what) => (50400, 2, format!("Weir: the server tried to lead the client elsewhere ({what}).")),
             Self::Upstream(why) => (50504, 1, format!("Weir: the SQL Server behind this gateway is not reachable: {why}.")),
         };

@@ -11,13 +11,17 @@ use weir_contracts::entry::{Outcome, UsageRecord};
 use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use super::{
-    download::Relay,
     leg::{Leg, LegError},
     login::Login,
-    meter::ChunkState,
-    purse::{More, Purse},
+    purse::{LeaseGuard, Purse},
+    relay::Relay,
 };
-use crate::gate::Cause;
+use crate::{
+    credit::More,
+    gate::Cause,
+    journal::{SlotHead, SlotState},
+    ports::billing::{Login as LoginFacts, Terms},
+};
 
 /// Most bytes that wait inward from the client while nothing can be done with them.
 pub const CLIENT_IN_MAX: usize = 256 * 1024;
@@ -46,16 +50,8 @@ pub struct Settings {
     pub gate_name: String,
     /// Product version in the PRELOGIN answer.
     pub product_version: [u8; 6],
-}
-
-/// What a tenant is found by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "LOGIN7 fields by their names")]
-pub struct LoginFacts {
-    pub login: String,
-    pub database: String,
-    pub application: String,
-    pub server: String,
+    /// False while the journal cannot take more usage: nothing that costs is let through then.
+    pub journal_ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Work that the core asks the driver for. At most one is under way at a time.
@@ -64,15 +60,23 @@ pub enum Action {
     /// Find the account behind a login: answered by [`Event::Admitted`] or [`Event::Refused`].
     Admit(LoginFacts),
     /// Write the session record, connect to the server: answered by [`Event::Connected`] or [`Event::Refused`].
-    Connect,
+    Connect {
+        /// Login at the gate.
+        principal: String,
+    },
     /// Get at least this much into the purse: answered by [`Event::Credit`].
     MoreCredit(i64),
 }
 
 /// Answers to actions.
 pub enum Event {
-    /// The tenant's purse.
-    Admitted(Arc<dyn Purse>),
+    /// The tenant is known.
+    Admitted {
+        /// Its credit.
+        purse: Arc<dyn Purse>,
+        /// Its terms.
+        terms: Terms,
+    },
     /// The session has a number in the journal, and the server's socket is open.
     Connected {
         /// Number within (proxy, epoch).
@@ -84,13 +88,14 @@ pub enum Event {
     Credit(More),
 }
 
-/// A record to append to the journal, once everything of it was accepted by the client's socket.
-#[derive(Debug)]
+/// A record to append to the journal now.
 pub struct Closing {
+    /// Its slot, if none was opened yet.
+    pub head: SlotHead,
     /// The record.
     pub record: UsageRecord,
-    /// Lease to detach from after the append; 0 for none.
-    pub lease_number: u32,
+    /// To be dropped after the append.
+    pub guard: Option<LeaseGuard>,
 }
 
 /// Why a session ended.
@@ -129,7 +134,7 @@ pub struct Session {
     pub(super) actions: VecDeque<Action>,
     pub(super) deadline: Option<(Instant, &'static str)>,
     pub(super) unix_nanos: u64,
-    pub(super) chunk: Option<ChunkState>,
+    pub(super) chunk: Option<(SlotHead, SlotState)>,
     pub(super) closings: Vec<Closing>,
 }
 
@@ -165,10 +170,11 @@ impl Session {
     pub fn run(&mut self, now: Instant, unix_nanos: u64) {
         self.unix_nanos = unix_nanos;
         if let Err(error) = self.client.ingest() {
-            return self.end_by_client(&error);
+            return self.close(SessionEnd::Client(error.to_string()), now);
         }
         if let Err(error) = self.server.ingest() {
-            return self.end_by_server(&error);
+            self.refuse_login(&Cause::Upstream(error.to_string()), now);
+            return self.close(SessionEnd::Server(error.to_string()), now);
         }
         let step = match self.phase {
             Phase::Login(_) => self.run_login(now),
@@ -176,10 +182,7 @@ impl Session {
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
-            self.close(end);
-        }
-        if matches!(self.phase, Phase::Ready(_)) && self.client.out.is_empty() {
-            self.client_drained();
+            self.close(end, now);
         }
     }
 
@@ -191,7 +194,7 @@ impl Session {
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
-            self.close(end);
+            self.close(end, now);
         }
     }
 
@@ -211,22 +214,16 @@ impl Session {
         let Some((at, what)) = self.deadline else {
             return;
         };
-        if now < at {
-            return;
+        if now >= at {
+            self.deadline = None;
+            self.fail_fatally(&Cause::Upstream(format!("it did not answer in time ({what})")), now);
+            self.refuse_login(&Cause::Upstream("the login took too long".to_owned()), now);
+            self.close(SessionEnd::Deadline(what), now);
         }
-        self.deadline = None;
-        self.deadline_passed(what);
-    }
-
-    fn deadline_passed(&mut self, what: &'static str) {
-        if matches!(self.phase, Phase::Ready(_)) {
-            self.fail_fatally("the server did not acknowledge the cancellation in time");
-        }
-        self.close(SessionEnd::Deadline(what));
     }
 
     /// The journal state that must be written before anything that waits for the client's socket.
-    pub fn take_chunk(&mut self) -> Option<ChunkState> {
+    pub fn take_chunk(&mut self) -> Option<(SlotHead, SlotState)> {
         self.chunk.take()
     }
 
@@ -236,29 +233,22 @@ impl Session {
     }
 
     /// The client closed its side, or its socket failed.
-    pub fn client_closed(&mut self) {
-        self.abandon(Outcome::Interrupted);
+    pub fn client_closed(&mut self, now: Instant) {
+        self.close(SessionEnd::Closed, now);
         self.client = Leg::new();
-        self.close(SessionEnd::Closed);
     }
 
     /// The server closed its side, or its socket failed.
-    pub fn server_closed(&mut self) {
-        let end = SessionEnd::Server("the server closed the connection".to_owned());
-        match self.phase {
-            Phase::Login(_) => self.refuse_login(&Cause::Upstream("it closed the connection during the login".into())),
-            Phase::Ready(_) => {
-                self.upstream_lost();
-                self.close(end);
-            }
-            Phase::Closing(_) => {}
-        }
+    pub fn server_closed(&mut self, now: Instant) {
+        self.refuse_login(&Cause::Upstream("it closed the connection during the login".to_owned()), now);
+        self.upstream_lost(now);
+        self.close(SessionEnd::Server("it closed the connection".to_owned()), now);
     }
 
     /// The journal could not be written: nothing more may be delivered.
-    pub fn journal_failed(&mut self, why: &str) {
+    pub fn journal_failed(&mut self, why: &str, now: Instant) {
         self.client.out = super::out::Out::default();
-        self.close(SessionEnd::Gate(format!("journal: {why}")));
+        self.close(SessionEnd::Gate(format!("journal: {why}")), now);
     }
 
     /// True if the client's socket should be read.
@@ -273,34 +263,45 @@ impl Session {
         !matches!(self.phase, Phase::Closing(_)) && self.server.buffered() < 2 * self.settings.chunk_bytes
     }
 
-    /// Why the session ended; the sockets are closed once nothing waits for the client.
+    /// Both sides.
+    pub fn legs(&mut self) -> (&mut Leg, &mut Leg) {
+        (&mut self.client, &mut self.server)
+    }
+
+    /// True if another [`Session::run`] would get on without anything from outside.
     #[must_use]
-    pub fn ended(&self) -> Option<&SessionEnd> {
+    pub fn is_runnable(&self) -> bool {
         match &self.phase {
-            Phase::Closing(end) => Some(end),
+            Phase::Ready(relay) => relay.is_runnable(&self.client, &self.server, self.settings.chunk_bytes),
+            Phase::Login(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    /// The gateway stops: a session between two requests ends now, any other when its request has ended.
+    pub fn stop(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Ready(relay) if relay.is_busy() => relay.ending = true,
+            Phase::Ready(_) | Phase::Login(_) => self.close(SessionEnd::Closed, now),
+            Phase::Closing(_) => {}
+        }
+    }
+
+    /// Why the session ended, once it has. What is queued for the client is still to be written.
+    pub fn take_end(&mut self) -> Option<SessionEnd> {
+        match &mut self.phase {
+            Phase::Closing(end) => Some(std::mem::replace(end, SessionEnd::Closed)),
             _ => None,
         }
     }
 
-    pub(super) fn close(&mut self, end: SessionEnd) {
+    pub(super) fn close(&mut self, end: SessionEnd, now: Instant) {
         if matches!(self.phase, Phase::Closing(_)) {
             return;
         }
-        self.abandon(Outcome::Interrupted);
+        self.abandon(Outcome::Interrupted, now);
         self.deadline = None;
         self.actions.clear();
         self.phase = Phase::Closing(end);
-    }
-
-    fn end_by_client(&mut self, error: &LegError) {
-        self.close(SessionEnd::Client(error.to_string()));
-    }
-
-    fn end_by_server(&mut self, error: &LegError) {
-        if matches!(self.phase, Phase::Login(_)) {
-            self.refuse_login(&Cause::Upstream(error.to_string()));
-        }
-        self.close(SessionEnd::Server(error.to_string()));
     }
 }
 

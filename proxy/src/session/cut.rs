@@ -65,9 +65,9 @@ impl Relay {
             Some(cause) => {
                 let refused = cause.refusal(Some(&self.payer.terms.account));
                 self.session_totals.last_refusal = Some(refused.message.clone());
-                tokens::refusal(version, open.kind, &refused, &cx.settings.gate_name)
+                tokens::cut(version, open.kind, &refused, &cx.settings.gate_name)
             }
-            None => tokens::cancelled(version, open.kind),
+            None => tokens::cancelled(version),
         };
         let (uploaded, attentions) = (open.uploaded, open.attentions);
         let messages_left = self.stop_server(cause.is_some(), uploaded, attentions, cx)?;
@@ -209,20 +209,5 @@ impl Relay {
             self.finish(outcome);
         }
         Ok(())
-    }
-
-    /// The server's connection is gone: the client is told where its stream allows it.
-    pub(super) fn upstream_lost(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        let between_tokens = self.walked == 0 && (self.walker.at_boundary() || !self.mid_message);
-        if !between_tokens {
-            return Ok(());
-        }
-        let cause = Cause::Upstream("it closed the connection during the answer".to_owned());
-        let refused = cause.refusal(Some(&self.payer.terms.account));
-        let tokens = tokens::fatal(self.options.version, open.kind, &refused, &cx.settings.gate_name);
-        self.send_tokens(cx, &tokens)
     }
 }

@@ -85,6 +85,9 @@ impl Relay {
         till: &mut Till<'_>,
     ) -> Result<bool, SessionEnd> {
         self.first_answer(cx);
+        if self.lost {
+            return self.forward_unwalked(cx, header);
+        }
         loop {
             let body = cx.server.body(header);
             let input = body.get(self.walked..).unwrap_or_default();
@@ -213,7 +216,7 @@ impl Relay {
         header: &PacketHeader,
         till: &mut Till<'_>,
     ) -> Result<bool, SessionEnd> {
-        if self.purse.state_is_frozen() {
+        if self.purse.state().frozen {
             self.count_bytes(self.walked);
             self.pay(till, 0)?;
             self.begin_cut(&Cause::Frozen, cx)?;
@@ -373,14 +376,8 @@ impl Relay {
             if let Some(Open { meter: Some(meter), .. }) = &mut self.open {
                 meter.unparsed = true;
             }
-            self.walker.lose();
-            self.count_bytes(cx.server.body(header).len());
-            self.forward_whole(cx, header)?;
-            if header.status.is_eom() {
-                self.walker.begin_message();
-                self.finish(Outcome::Completed);
-            }
-            return Ok(true);
+            self.lost = true;
+            return self.forward_unwalked(cx, header);
         }
         let packet_began = self.walker.payload_bytes().saturating_sub(self.walked as u64);
         let Some(clean) = error.offset.checked_sub(packet_began) else {
@@ -390,6 +387,23 @@ impl Relay {
         self.count_bytes(self.walked);
         self.begin_blind_cut(&Cause::Unmeterable(error.to_string()), cx)?;
         Ok(false)
+    }
+}
+
+impl Relay {
+    /// Observe mode, after the walker lost the stream: bytes are counted, rows are not.
+    fn forward_unwalked(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
+        self.count_bytes(cx.server.body(header).len());
+        self.forward_whole(cx, header)?;
+        if header.status.is_eom() {
+            self.lost = false;
+            self.walker.begin_message();
+            match &mut self.open {
+                Some(open) if open.attentions > 0 => open.stage = Stage::Acks,
+                _ => self.finish(Outcome::Completed),
+            }
+        }
+        Ok(true)
     }
 }
 

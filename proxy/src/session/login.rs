@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Instant};
 
 use rustls::Connection;
 use weir_tds::{
-    answer,
     login7::{LOGIN7_MAX, Login7, feature},
     message::{FIRST_PACKET_ID, MessageBuf},
     packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN, PacketStatus, PacketType},
@@ -16,13 +15,14 @@ use weir_tds::{
 };
 
 use super::{
-    core::{Action, Event, LoginFacts, Phase, Session, SessionEnd},
-    download::Relay,
-    leg::{LegError, Message},
+    core::{Action, Event, Phase, Session, SessionEnd},
+    leg::Message,
     login_response::{self, LoginResponse},
     purse::{Payer, Purse},
+    relay::Relay,
+    tokens,
 };
-use crate::{gate::Cause, ports::billing::Terms};
+use crate::{gate::Cause, ports::billing::{Login as TenantFacts, Terms}};
 
 /// Largest login response: real ones are below 2 KiB.
 pub const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
@@ -89,18 +89,18 @@ impl Session {
     }
 
     /// Takes as many steps of the login as the buffered bytes allow.
-    pub(super) fn run_login(&mut self, _now: Instant) -> Result<(), SessionEnd> {
+    pub(super) fn run_login(&mut self, now: Instant) -> Result<(), SessionEnd> {
         loop {
             let Some(login) = self.login() else {
                 return Ok(());
             };
             let progressed = match login.stage {
                 Stage::ExpectPrelogin => self.expect_prelogin()?,
-                Stage::ExpectLogin7 => self.expect_login7()?,
+                Stage::ExpectLogin7 => self.expect_login7(now)?,
                 Stage::AwaitAdmission | Stage::AwaitConnection => false,
-                Stage::ExpectServerPrelogin => self.expect_server_prelogin()?,
+                Stage::ExpectServerPrelogin => self.expect_server_prelogin(now)?,
                 Stage::ServerHandshake => self.server_handshake()?,
-                Stage::ExpectLoginResponse => self.expect_login_response()?,
+                Stage::ExpectLoginResponse => self.expect_login_response(now)?,
             };
             if !progressed {
                 return Ok(());
@@ -115,13 +115,14 @@ impl Session {
                     login.purse = Some(purse);
                     login.terms = Some(terms);
                     login.stage = Stage::AwaitConnection;
-                    self.actions.push_back(Action::Connect);
+                    let principal = login.login7.as_ref().map(|l| l.user_name.clone()).unwrap_or_default();
+                    self.actions.push_back(Action::Connect { principal });
                 }
                 Ok(())
             }
             Event::Connected { session } => self.greet_server(session),
             Event::Refused(cause) => {
-                self.refuse_login(&cause);
+                self.refuse_login(&cause, now);
                 Ok(())
             }
             Event::Credit(_) => Ok(()),
@@ -174,7 +175,6 @@ impl Session {
 
     fn answer_prelogin(&mut self, asked: Prelogin) -> Result<(), SessionEnd> {
         let negotiated = prelogin::negotiate(asked.encryption, self.settings.client_policy);
-        let echo = |present: bool| if present { Field::Empty } else { Field::Absent };
         let answer = Prelogin {
             version: self.settings.product_version,
             encryption: Some(prelogin::EncryptionOption::plain(negotiated.answer)),
@@ -182,7 +182,7 @@ impl Session {
             thread_id: if asked.thread_id.is_present() { Field::Empty } else { Field::Absent },
             // MARS is not offered: a second session would lead around the meter until SMP is terminated here.
             mars: asked.mars.is_some().then_some(false),
-            trace_id: if echo(asked.trace_id.is_present()).is_present() { Field::Empty } else { Field::Absent },
+            trace_id: if asked.trace_id.is_present() { Field::Empty } else { Field::Absent },
             fed_auth_required: None,
             nonce: None,
         };
@@ -204,7 +204,7 @@ impl Session {
         Ok(())
     }
 
-    fn expect_login7(&mut self) -> Result<bool, SessionEnd> {
+    fn expect_login7(&mut self, now: Instant) -> Result<bool, SessionEnd> {
         if self.client.is_handshaking() {
             return Ok(false);
         }
@@ -214,7 +214,7 @@ impl Session {
         let body = zeroize::Zeroizing::new(body);
         let login7 = Login7::parse(&body).map_err(client_fault)?;
         let refusal = refuse_login7(&login7);
-        let facts = LoginFacts {
+        let facts = TenantFacts {
             login: login7.user_name.clone(),
             database: login7.database.clone(),
             application: login7.app_name.clone(),
@@ -254,22 +254,22 @@ impl Session {
         self.send_server_message(PacketType::Prelogin, &body)
     }
 
-    fn expect_server_prelogin(&mut self) -> Result<bool, SessionEnd> {
+    fn expect_server_prelogin(&mut self, now: Instant) -> Result<bool, SessionEnd> {
         let Some(header) = self.server.peek_packet().map_err(server_fault)? else {
             return Ok(false);
         };
         let packet = self.server.take_packet(&header);
         let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
         if header.kind != PacketType::TabularResult || !header.status.is_eom() {
-            return self.upstream_refused("it did not answer PRELOGIN");
+            return self.upstream_refused("it did not answer PRELOGIN", now);
         }
         let answer = Prelogin::parse(body).map_err(server_fault)?;
         let asked = self.settings.upstream_encryption;
         let Some(scope) = prelogin::accept(asked, answer.encryption) else {
-            return self.upstream_refused("it and the gate agree on no encryption; check upstream.encryption");
+            return self.upstream_refused("it and the gate agree on no encryption; check upstream.encryption", now);
         };
         if asked != Encryption::NotSup && scope == TlsScope::None {
-            return self.upstream_refused("it offers no encryption, which upstream.encryption asks for");
+            return self.upstream_refused("it offers no encryption, which upstream.encryption asks for", now);
         }
         if scope != TlsScope::None {
             self.start_upstream_tls(scope)?;
@@ -288,8 +288,8 @@ impl Session {
         self.server.start_tls(Connection::Client(tls), scope).map_err(server_fault)
     }
 
-    fn upstream_refused(&mut self, why: &str) -> Result<bool, SessionEnd> {
-        self.refuse_login(&Cause::Upstream(why.to_owned()));
+    fn upstream_refused(&mut self, why: &str, now: Instant) -> Result<bool, SessionEnd> {
+        self.refuse_login(&Cause::Upstream(why.to_owned()), now);
         Ok(false)
     }
 
@@ -312,7 +312,7 @@ impl Session {
         Ok(true)
     }
 
-    fn expect_login_response(&mut self) -> Result<bool, SessionEnd> {
+    fn expect_login_response(&mut self, now: Instant) -> Result<bool, SessionEnd> {
         while let Some(header) = self.server.peek_packet().map_err(server_fault)? {
             let packet = self.server.take_packet(&header);
             let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
@@ -323,14 +323,14 @@ impl Session {
             if message.push(&header, body).map_err(server_fault)? {
                 let body = message.take();
                 login.message = None;
-                self.login_answered(&body, header.spid)?;
+                self.login_answered(&body, header.spid, now)?;
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn login_answered(&mut self, body: &[u8], spid: u16) -> Result<(), SessionEnd> {
+    fn login_answered(&mut self, body: &[u8], spid: u16, now: Instant) -> Result<(), SessionEnd> {
         let Some(login) = self.login() else {
             return Ok(());
         };
@@ -338,7 +338,7 @@ impl Session {
         let response = match login_response::read(body, login.version(), &asked) {
             Ok(response) => response,
             Err(cause) => {
-                self.refuse_login(&cause);
+                self.refuse_login(&cause, now);
                 return Ok(());
             }
         };
@@ -352,7 +352,7 @@ impl Session {
         };
         self.client.send_message(&message)?;
         if !logged_in {
-            self.close(SessionEnd::Closed);
+            self.close(SessionEnd::Closed, now);
             return Ok(());
         }
         let size = packet_size.unwrap_or(DEFAULT_PACKET_SIZE).clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
@@ -376,7 +376,7 @@ impl Session {
     }
 
     /// Ends the login with an ERROR, in the encryption state in force, and closes.
-    pub(super) fn refuse_login(&mut self, cause: &Cause) {
+    pub(super) fn refuse_login(&mut self, cause: &Cause, now: Instant) {
         let Some(login) = self.login() else {
             return;
         };
@@ -384,11 +384,11 @@ impl Session {
         // Before LOGIN7 nobody could read an ERROR: a clean close is the answer.
         if login.login7.is_some() {
             let refused = cause.refusal(account.as_ref());
-            let denial = answer::login_denial(version, &refused.token(&self.settings.gate_name));
+            let denial = tokens::login_denial(version, &refused, &self.settings.gate_name);
             // The close that follows says the rest if this cannot be sent.
             let _sent = self.send_client_message(PacketType::TabularResult, &denial);
         }
-        self.close(SessionEnd::Closed);
+        self.close(SessionEnd::Closed, now);
     }
 
     fn send_client_message(&mut self, kind: PacketType, body: &[u8]) -> Result<(), SessionEnd> {
@@ -444,8 +444,3 @@ fn rewrite_login7(login: &mut Login7, encrypted: bool, upstream_name: String) {
     }
 }
 
-impl From<LegError> for Cause {
-    fn from(error: LegError) -> Self {
-        Self::Upstream(error.to_string())
-    }
-}

@@ -3,10 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `core.rs` | the session: phases, actions out, events in |
-//! | `login.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
+//! | `login.rs`, `login_response.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
+//! | `relay.rs` | a logged-in session: the open request and what both sides are owed |
 //! | `upload.rs` | client → server: requests, admission, ATTENTION |
 //! | `download.rs` | server → client: walk, pay, forward |
-//! | `cut.rs` | refusals, and ending a response at a row boundary |
+//! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
 //! | `leg.rs`, `out.rs` | buffers and TLS of one side |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 //! | `driver.rs` | the one file that reads and writes the sockets |
@@ -17,9 +18,12 @@ mod download;
 pub mod driver;
 pub mod leg;
 mod login;
+mod login_response;
 pub mod meter;
 pub mod out;
 pub mod purse;
+mod relay;
+mod tokens;
 mod upload;
 
 pub use core::{Action, Event, Session, Settings};

@@ -55,6 +55,8 @@ pub(super) struct Relay {
     pub(super) counted: usize,
     /// The message to the client has begun: packets of it were sent.
     pub(super) mid_message: bool,
+    /// Observe mode: the rest of this message is forwarded without being walked.
+    pub(super) lost: bool,
     pub(super) spid: u16,
     pub(super) next_packet_id: u8,
     /// Close once the client has everything.
@@ -178,10 +180,30 @@ impl Relay {
             walked: 0,
             counted: 0,
             mid_message: false,
+            lost: false,
             spid,
             next_packet_id: weir_tds::message::FIRST_PACKET_ID,
             ending: false,
             session_totals: Facts::default(),
+        }
+    }
+
+    /// True while a request is open, held or not delivered to its end.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.is_some() || self.finished.is_some() || !matches!(self.upload, Upload::Idle)
+    }
+
+    pub(super) fn is_runnable(&self, client: &Leg, server: &Leg, chunk_bytes: usize) -> bool {
+        let drained = client.out.is_empty();
+        if drained && (self.finished.is_some() || self.ending && !self.is_busy()) {
+            return true;
+        }
+        let packet = |leg: &Leg| matches!(leg.peek_packet(), Ok(Some(_)));
+        match &self.open {
+            Some(open) => {
+                !matches!(open.stage, Stage::WaitCredit) && client.out.len() < chunk_bytes && packet(server)
+            }
+            None => drained && matches!(self.upload, Upload::Idle) && packet(client),
         }
     }
 
@@ -202,7 +224,7 @@ impl Relay {
         if let Some((meter, outcome)) = self.finished.take() {
             self.close_record(cx, meter, outcome);
         }
-        if self.ending {
+        if self.ending && !self.is_busy() {
             return Err(SessionEnd::Closed);
         }
         Ok(())
@@ -336,13 +358,19 @@ impl Session {
         let Some(open) = &relay.open else {
             return;
         };
-        if relay.walked > 0 || !relay.walker.at_boundary() {
+        let cutting = matches!(open.stage, Stage::Cut(_));
+        let between_tokens = relay.walked == 0 && relay.walker.at_boundary();
+        if !cutting && !between_tokens {
             return;
         }
-        let kind = open.kind;
         let refused = cause.refusal(Some(&relay.payer.terms.account));
-        let tokens = tokens::fatal(relay.options.version, kind, &refused, &cx.settings.gate_name);
+        let tokens = tokens::fatal(relay.options.version, open.kind, &refused, &cx.settings.gate_name);
         // The close that follows says the rest if this cannot be sent.
         let _sent = relay.send_tokens(&mut cx, &tokens);
+    }
+
+    /// The server's connection is gone in the middle of an answer.
+    pub(super) fn upstream_lost(&mut self, now: Instant) {
+        self.fail_fatally(&Cause::Upstream("it closed the connection during the answer".to_owned()), now);
     }
 }

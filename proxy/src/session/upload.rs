@@ -1,7 +1,10 @@
 //! Client → server: requests are held until it is known what they are and whether they may pass, then passed on.
 
 use bytes::{Bytes, BytesMut};
-use weir_contracts::entry::{Outcome, RequestKind};
+use weir_contracts::{
+    entry::{Outcome, RequestKind},
+    money::Amount,
+};
 use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
     tokens,
 };
 use crate::gate::{
-    Cause,
+    Cause, Command,
     request::{self, Verdict},
 };
 
@@ -125,7 +128,7 @@ impl Relay {
         };
         match verdict {
             Verdict::Command(command) => {
-                let tokens = self.command_tokens(&command, held.kind);
+                let tokens = self.command_tokens(&command, held.kind, &cx.settings.gate_name);
                 self.refuse_with(held, tokens, cx)
             }
             Verdict::Exempt => self.forward(held, true, cx),
@@ -229,6 +232,41 @@ impl Relay {
         self.refuse_with(held, tokens, cx)
     }
 
+    /// The answer to `EXEC weir.…`.
+    fn command_tokens(&self, command: &Command, kind: PacketType, gate_name: &str) -> Bytes {
+        let version = self.options.version;
+        let kind = request_kind(kind).unwrap_or(RequestKind::Batch);
+        let text = |t: String| Some(t).filter(|t| !t.is_empty());
+        match command {
+            Command::Balance => {
+                let state = self.purse.state();
+                let terms = &self.payer.terms;
+                let spendable = Amount::from(state.leftover_nanos.saturating_add(state.outstanding_nanos).max(0));
+                let row = vec![
+                    text(terms.account.to_string()),
+                    state.balance,
+                    text(terms.currency.to_string()),
+                    state.available,
+                    text(spendable.to_string()),
+                ];
+                let columns = ["account", "balance", "currency", "available", "leased"];
+                tokens::table(version, kind, &columns, vec![row])
+            }
+            Command::Usage => {
+                let columns = ["requests", "rows", "bytes", "cost"];
+                tokens::table(version, kind, &columns, vec![self.session_totals.cells()])
+            }
+            Command::Why => {
+                let why = self.session_totals.last_refusal.clone();
+                tokens::table(version, kind, &["refusal"], vec![vec![why]])
+            }
+            Command::Unknown(name) => {
+                let cause = Cause::UnknownCommand(name.clone());
+                tokens::refusal(version, kind, &cause.refusal(None), gate_name)
+            }
+        }
+    }
+
     /// Answers the held request with `tokens` instead of passing it on.
     fn refuse_with(&mut self, held: Held, tokens: Bytes, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         let reset = held.first_status.intersects(RESETS).then(|| {
@@ -276,7 +314,7 @@ impl Relay {
     fn on_attention(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         match std::mem::replace(&mut self.upload, Upload::Idle) {
             Upload::Idle => {}
-            Upload::AwaitCredit(held) => return self.cancel_held(&held, cx),
+            Upload::AwaitCredit(_) => return self.cancel_held(cx),
             Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => {
                 return Err(client_fault("ATTENTION inside a request"));
             }
@@ -303,9 +341,8 @@ impl Relay {
     }
 
     /// The request was cancelled before it was passed on: both messages are the gate's.
-    fn cancel_held(&mut self, held: &Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        let kind = request_kind(held.kind).unwrap_or(RequestKind::Batch);
-        let ended = tokens::cancelled(self.options.version, kind);
+    fn cancel_held(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let ended = tokens::cancelled(self.options.version);
         self.send_tokens(cx, &ended)?;
         let ack = tokens::attention_ack(self.options.version);
         self.send_tokens(cx, &ack)

@@ -1,0 +1,141 @@
+//! The composition root: configuration in, a running proxy out.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_tds::prelogin::{Encryption, EncryptionPolicy};
+
+use crate::{
+    adapters::{billing_grpc::BillingGrpc, embedded_outbox::EmbeddedOutbox, system_clock::SystemClock},
+    config::{ClientEncryption, Config, ConfigError, UpstreamEncryption},
+    credit::{Credit, CreditOptions},
+    journal::{Journal, JournalError, JournalOptions},
+    listener,
+    session::{Settings, driver::World},
+    ship::Ship,
+    tls,
+};
+
+/// Product version that clients are told in PRELOGIN: 16.0.1000, SQL Server 2022. Drivers read only the major.
+const PRODUCT_VERSION: [u8; 6] = [16, 0, 0x03, 0xE8, 0, 0];
+/// How long a stop waits for sessions, then for leases, then for the shipper.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Wrong configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The journal cannot be used.
+    #[error("data_dir: {0}")]
+    Journal(#[from] JournalError),
+    /// The outbox cannot be used.
+    #[error("outbox_path: {0}")]
+    Outbox(String),
+    /// Billing's address is not one.
+    #[error("billing_url: {0}")]
+    Billing(String),
+    /// The address is taken or not ours.
+    #[error("listen: cannot listen on {address}: {error}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// The system's word.
+        error: std::io::Error,
+    },
+}
+
+/// A running proxy.
+pub struct Running {
+    /// Where clients connect.
+    pub addr: SocketAddr,
+    stop: CancellationToken,
+    sessions: TaskTracker,
+    credit: Credit,
+    ship: Ship,
+    journal: Journal,
+}
+
+/// Starts the proxy: the journal is recovered, the listener is bound.
+///
+/// # Errors
+/// What keeps it from starting, naming the key to change.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let config = config.checked()?;
+    let settings = settings(&config)?;
+    let (dir, options) = (config.data_dir.clone(), JournalOptions::default());
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&dir, options)).await;
+    let journal = opened.map_err(|e| StartError::Outbox(e.to_string()))??;
+    let deadline = Duration::from_millis(config.billing_deadline_ms);
+    let billing = BillingGrpc::new(&config.billing_url, config.token.reveal(), deadline)
+        .map_err(|e| StartError::Billing(e.to_string()))?;
+    let outbox = EmbeddedOutbox::open(&config.outbox_path).map_err(|e| StartError::Outbox(e.to_string()))?;
+    let ship = Ship::start(journal.clone(), Arc::new(outbox));
+    let credit_options =
+        CreditOptions { deadline, idle: Duration::from_millis(config.lease_idle_ms), ..CreditOptions::default() };
+    let credit = Credit::start(credit_options, journal.clone(), Arc::new(billing));
+    if let Err(error) = credit.registered().await {
+        // Logins are answered by 50503 until billing is there; it is asked again in the background.
+        tracing::warn!(%error, "not registered with billing yet");
+    }
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|error| StartError::Listen { address: config.listen, error })?;
+    let addr = listener.local_addr().map_err(|error| StartError::Listen { address: config.listen, error })?;
+    let ready = journal.clone();
+    let world = Arc::new(World {
+        settings: Arc::new(Settings { journal_ready: Box::new(move || ready.healthy()), ..settings }),
+        credit: credit.clone(),
+        journal: journal.clone(),
+        upstream: config.upstream.clone(),
+        connect_deadline: Duration::from_millis(config.connect_deadline_ms),
+        clock: Arc::new(SystemClock),
+        tune: listener::tune_server,
+    });
+    let (stop, sessions) = (CancellationToken::new(), TaskTracker::new());
+    let accepting = listener::accept(listener, world, config.sessions_max, sessions.clone(), stop.clone());
+    sessions.spawn(accepting);
+    sessions.close();
+    tracing::info!(%addr, upstream = %config.upstream, "proxy is listening");
+    Ok(Running { addr, stop, sessions, credit, ship, journal })
+}
+
+fn settings(config: &Config) -> Result<Settings, ConfigError> {
+    Ok(Settings {
+        client_policy: match config.client_encryption {
+            ClientEncryption::None => EncryptionPolicy::NotSup,
+            ClientEncryption::Offered => EncryptionPolicy::Off,
+            ClientEncryption::Required => EncryptionPolicy::On,
+        },
+        client_tls: tls::for_clients(config)?,
+        upstream_encryption: match config.upstream_encryption {
+            UpstreamEncryption::None => Encryption::NotSup,
+            UpstreamEncryption::LoginOnly => Encryption::Off,
+            UpstreamEncryption::Full => Encryption::On,
+        },
+        upstream_tls: tls::for_upstream(config)?,
+        upstream_name: config.upstream_host().to_owned(),
+        chunk_bytes: config.chunk_bytes,
+        login_deadline: Duration::from_millis(config.login_deadline_ms),
+        cut_deadline: Duration::from_millis(config.cut_deadline_ms),
+        gate_name: config.gate_name.clone(),
+        product_version: PRODUCT_VERSION,
+        journal_ready: Box::new(|| true),
+    })
+}
+
+impl Running {
+    /// Stops in order: no new clients, sessions end, leases are closed, the journal is shipped as far as it goes.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_DEADLINE, self.sessions.wait()).await.is_err() {
+            tracing::warn!("sessions were still open at the deadline; their records are closed at the next start");
+        }
+        self.credit.stop(STOP_DEADLINE).await;
+        if let Err(error) = self.journal.flush().await {
+            tracing::error!(%error, "journal");
+        }
+        self.ship.stop(STOP_DEADLINE).await;
+    }
+}

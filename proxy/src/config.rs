@@ -1,0 +1,270 @@
+//! Configuration: typed, with defaults, checked once; every key is also a flag and a `WEIR_…` variable (main.rs).
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Bounds of `chunk_bytes`: below, system calls dominate; above, a crash could charge for more than a client sees.
+pub const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=1024 * 1024;
+/// Bounds of every deadline.
+pub const DEADLINE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
+
+/// A bearer token: sent, and never shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Token(String);
+
+impl Token {
+    /// The text, for an `authorization` header only.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Token {
+    fn from(text: String) -> Self {
+        Self(text.trim().to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(if self.0.is_empty() { "" } else { "(hidden)" })
+    }
+}
+
+/// What clients may or must use on their leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientEncryption {
+    /// No certificate: logins come in clear. For loopback only.
+    None,
+    /// The client chooses: login-only, full or none.
+    #[default]
+    Offered,
+    /// Everything is encrypted; a client that cannot is refused.
+    Required,
+}
+
+/// What the server's leg uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamEncryption {
+    /// Nothing is encrypted. For loopback only.
+    None,
+    /// At least the login; everything if the server asks for it.
+    #[default]
+    LoginOnly,
+    /// Everything.
+    Full,
+}
+
+/// What the proxy needs to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// The SQL Server behind, `host:port`.
+    pub upstream: String,
+    /// The journal's directory: this proxy's identity and its unsettled usage. Never share it, never copy it.
+    pub data_dir: PathBuf,
+    /// The embedded outbox's file, which billing reads.
+    pub outbox_path: PathBuf,
+    /// Billing's gRPC address, `http://host:port`.
+    pub billing_url: String,
+    /// Sent to billing.
+    pub token: Token,
+    /// Read into `token` when that is empty.
+    pub token_file: Option<PathBuf>,
+    /// Encryption on the clients' side.
+    pub client_encryption: ClientEncryption,
+    /// PEM certificate chain for clients.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key for clients.
+    pub tls_key: Option<PathBuf>,
+    /// Encryption on the server's side.
+    pub upstream_encryption: UpstreamEncryption,
+    /// PEM certificates that the server's certificate must chain to (its own, if self-signed).
+    pub upstream_ca: Option<PathBuf>,
+    /// Name in the server's certificate, if it is not the upstream's host.
+    pub upstream_host_name: Option<String>,
+    /// Accept any certificate of the server. Whoever stands between can then read logins and data.
+    pub upstream_trust: bool,
+    /// Token-stream bytes that are paid and journaled together before the first of them is written.
+    pub chunk_bytes: usize,
+    /// Sessions at a time; more are closed at accept.
+    pub sessions_max: usize,
+    /// From accept to the end of the login, milliseconds.
+    pub login_deadline_ms: u64,
+    /// For connecting to the server, milliseconds.
+    pub connect_deadline_ms: u64,
+    /// From the gate's ATTENTION to the server's acknowledgement, milliseconds.
+    pub cut_deadline_ms: u64,
+    /// For billing's answers, milliseconds.
+    pub billing_deadline_ms: u64,
+    /// An unused credit lease is closed after this time, milliseconds.
+    pub lease_idle_ms: u64,
+    /// Name of the gate in its errors.
+    pub gate_name: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1433)),
+            upstream: String::new(),
+            data_dir: PathBuf::from("/var/lib/weir/proxy"),
+            outbox_path: PathBuf::from("/var/lib/weir/outbox.db"),
+            billing_url: "http://127.0.0.1:3006".to_owned(),
+            token: Token::default(),
+            token_file: None,
+            client_encryption: ClientEncryption::default(),
+            tls_cert: None,
+            tls_key: None,
+            upstream_encryption: UpstreamEncryption::default(),
+            upstream_ca: None,
+            upstream_host_name: None,
+            upstream_trust: false,
+            chunk_bytes: 64 * 1024,
+            sessions_max: 10_000,
+            login_deadline_ms: 15_000,
+            connect_deadline_ms: 5_000,
+            cut_deadline_ms: 5_000,
+            billing_deadline_ms: 2_000,
+            lease_idle_ms: 10_000,
+            gate_name: "weir".to_owned(),
+        }
+    }
+}
+
+/// What is wrong with a configuration, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key's value cannot be used.
+    #[error("{key}: {what}")]
+    Value {
+        /// As in the file; the flag is the same with dashes.
+        key: &'static str,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A file that a key names cannot be read.
+    #[error("{key}: cannot read {path}: {error}")]
+    File {
+        /// As above.
+        key: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The configuration file is not TOML of the known keys.
+    #[error("{path}: {error}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what.
+        error: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads a TOML file of the known keys.
+    ///
+    /// # Errors
+    /// It cannot be read, or has a key that is not known.
+    pub fn from_file(path: PathBuf) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => return Err(ConfigError::File { key: "config", path, error }),
+        };
+        toml::from_str(&text).map_err(|error| ConfigError::Syntax { path, error: Box::new(error) })
+    }
+
+    /// Host of `upstream`.
+    #[must_use]
+    pub fn upstream_host(&self) -> &str {
+        self.upstream.rsplit_once(':').map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
+    }
+
+    /// Checks every key, and reads the token file.
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn checked(mut self) -> Result<Self, ConfigError> {
+        let value = |key, what: String| Err(ConfigError::Value { key, what });
+        let port = self.upstream.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|p| p == 0) {
+            return value("upstream", "write the SQL Server behind as HOST:PORT, for example sql1:1433".into());
+        }
+        if !CHUNK_BYTES.contains(&self.chunk_bytes) {
+            return value("chunk_bytes", format!("must be {} to {}", CHUNK_BYTES.start(), CHUNK_BYTES.end()));
+        }
+        for (key, ms) in [
+            ("login_deadline_ms", self.login_deadline_ms),
+            ("connect_deadline_ms", self.connect_deadline_ms),
+            ("cut_deadline_ms", self.cut_deadline_ms),
+            ("billing_deadline_ms", self.billing_deadline_ms),
+            ("lease_idle_ms", self.lease_idle_ms),
+        ] {
+            if !DEADLINE_MS.contains(&ms) {
+                return value(key, format!("must be {} to {} ms", DEADLINE_MS.start(), DEADLINE_MS.end()));
+            }
+        }
+        if self.client_encryption != ClientEncryption::None && (self.tls_cert.is_none() || self.tls_key.is_none()) {
+            let what = "needs tls_cert and tls_key (PEM files); or set client_encryption to none on loopback";
+            return value("client_encryption", what.into());
+        }
+        if self.sessions_max == 0 {
+            return value("sessions_max", "must be at least 1".into());
+        }
+        if self.token.reveal().is_empty()
+            && let Some(path) = self.token_file.clone()
+        {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => self.token = text.into(),
+                Err(error) => return Err(ConfigError::File { key: "token_file", path, error }),
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Config {
+        Config { upstream: "db:1433".into(), client_encryption: ClientEncryption::None, ..Config::default() }
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_remedy() {
+        let no_upstream = Config { upstream: "db".into(), ..plain() };
+        assert!(no_upstream.checked().unwrap_err().to_string().starts_with("upstream: write"));
+        let no_cert = Config { client_encryption: ClientEncryption::Offered, ..plain() };
+        assert!(no_cert.checked().unwrap_err().to_string().contains("tls_cert"));
+        let tiny = Config { chunk_bytes: 1, ..plain() };
+        assert!(tiny.checked().unwrap_err().to_string().starts_with("chunk_bytes"));
+        assert_eq!(plain().checked().unwrap().upstream_host(), "db");
+    }
+
+    #[test]
+    fn the_token_is_never_shown() {
+        let config = Config { token: "secret-word".to_owned().into(), ..plain() };
+        assert!(!format!("{config:?}").contains("secret-word"));
+        assert!(!toml::to_string(&config).unwrap().contains("secret-word"));
+    }
+}

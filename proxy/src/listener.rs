@@ -1,0 +1,66 @@
+//! Accepts clients, one task each, up to a named number.
+
+use std::{io, sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::session::driver::{self, World};
+
+/// Pause after a failed accept (too many open files): the error lasts longer than a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes in a client's socket that were accepted but not sent: kept small, so that "delivered" means nearly received.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// Accepts until `stop`; every session runs on `tasks`.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    world: Arc<World>,
+    sessions_max: usize,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(sessions_max));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (client, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, sessions_max, "closed at accept: sessions_max is reached");
+            continue;
+        };
+        if let Err(error) = tune_client(&client) {
+            tracing::debug!(%peer, %error, "client socket");
+            continue;
+        }
+        let (world, stop) = (Arc::clone(&world), stop.clone());
+        tasks.spawn(async move {
+            let end = driver::run(client, world, stop).await;
+            tracing::info!(%peer, %end, "session ended");
+            drop(place);
+        });
+    }
+}
+
+fn tune_client(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT)
+}
+
+/// Sets up a socket to the server.
+pub(crate) fn tune_server(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)
+}

@@ -1,0 +1,339 @@
+//! The one file that reads and writes a session's sockets. Both legs of a session run on one task.
+//!
+//! Order of each turn: the core runs; records that ended go to the journal; the slot of what waits for the client is
+//! written; only then are the sockets written. So delivered ≤ journaled ≤ delivered + one chunk, whenever we die.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use weir_contracts::ids::AccountId;
+
+use super::{
+    core::{Action, Closing, Event, Session, SessionEnd, Settings},
+    leg::Leg,
+    out::{Out, PIECES_PER_WRITE},
+};
+use crate::{
+    credit::{AccountCredit, Credit, Tenant},
+    gate::Cause,
+    journal::{Journal, SessionRecord, Slot, SlotHead},
+    ports::billing::{Login, Terms},
+    ports::clock::Clock,
+};
+
+/// How long what is queued for a client may take to leave once its session has ended.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What sessions need of the outside; one per proxy.
+pub struct World {
+    /// Shared by all sessions.
+    pub settings: Arc<Settings>,
+    /// Tenants and their credit.
+    pub credit: Credit,
+    /// Where usage goes first.
+    pub journal: Journal,
+    /// `host:port` of the server.
+    pub upstream: String,
+    /// How long connecting to it may take.
+    pub connect_deadline: Duration,
+    /// Wall clock, for records.
+    pub clock: Arc<dyn Clock>,
+    /// Called for every server socket before use: no-delay and the like.
+    pub tune: fn(&TcpStream) -> io::Result<()>,
+}
+
+/// Answer of a job, with what the driver keeps of it.
+enum Done {
+    Event(Event),
+    Admitted(Arc<AccountCredit>, Terms),
+    Connected(TcpStream, u32),
+}
+
+type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// Runs one client's session to its end.
+pub async fn run(client: TcpStream, world: Arc<World>, stop: CancellationToken) -> SessionEnd {
+    let now = Instant::now();
+    let mut driver = Driver {
+        core: Session::new(Arc::clone(&world.settings), now),
+        client,
+        server: None,
+        world,
+        job: None,
+        tenant: None,
+        slot: None,
+        session: 0,
+        stopping: false,
+    };
+    let end = driver.turn_until_ended(&stop).await;
+    driver.settle().await;
+    driver.flush().await;
+    end
+}
+
+struct Driver {
+    core: Session,
+    client: TcpStream,
+    server: Option<TcpStream>,
+    world: Arc<World>,
+    job: Option<Job>,
+    tenant: Option<(Arc<AccountCredit>, AccountId)>,
+    slot: Option<Slot>,
+    session: u32,
+    stopping: bool,
+}
+
+/// What a turn waited for.
+enum Woken {
+    Client(io::Result<usize>),
+    Server(io::Result<usize>),
+    Written,
+    Job(Done),
+    Deadline,
+    Stop,
+}
+
+impl Driver {
+    async fn turn_until_ended(&mut self, stop: &CancellationToken) -> SessionEnd {
+        loop {
+            let now = Instant::now();
+            self.core.run(now, self.world.clock.unix_nanos());
+            self.start_job();
+            if let Err(error) = self.journal_then_write().await {
+                self.core.journal_failed(&error.to_string(), now);
+            }
+            if let Some(end) = self.core.take_end() {
+                return end;
+            }
+            if self.core.is_runnable() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let woken = self.wait(stop).await;
+            self.on_woken(woken);
+        }
+    }
+
+    fn on_woken(&mut self, woken: Woken) {
+        let now = Instant::now();
+        match woken {
+            Woken::Client(Ok(0)) => self.core.client_closed(now),
+            Woken::Client(Err(e)) if e.kind() != io::ErrorKind::WouldBlock => self.core.client_closed(now),
+            Woken::Server(Ok(0)) => self.core.server_closed(now),
+            Woken::Server(Err(e)) if e.kind() != io::ErrorKind::WouldBlock => self.core.server_closed(now),
+            Woken::Client(_) | Woken::Server(_) | Woken::Written => {}
+            Woken::Job(done) => self.on_done(done, now),
+            Woken::Deadline => self.core.on_deadline(now),
+            Woken::Stop => {
+                self.stopping = true;
+                self.core.stop(now);
+            }
+        }
+    }
+
+    fn on_done(&mut self, done: Done, now: Instant) {
+        self.job = None;
+        let event = match done {
+            Done::Event(event) => event,
+            Done::Admitted(credit, terms) => {
+                self.tenant = Some((Arc::clone(&credit), terms.account.clone()));
+                Event::Admitted { purse: Arc::new(credit), terms }
+            }
+            Done::Connected(socket, session) => {
+                self.server = Some(socket);
+                self.session = session;
+                Event::Connected { session }
+            }
+        };
+        self.core.on_event(event, now);
+    }
+
+    /// Starts the next piece of outside work, if none is under way.
+    fn start_job(&mut self) {
+        if self.job.is_some() {
+            return;
+        }
+        let world = Arc::clone(&self.world);
+        self.job = match self.core.next_action() {
+            None => None,
+            Some(Action::Admit(login)) => Some(Box::pin(admit(world, login))),
+            Some(Action::Connect { principal }) => {
+                let account = self.tenant.as_ref().map(|(_, account)| account.clone());
+                account.map(|account| Box::pin(connect(world, account, principal)) as Job)
+            }
+            Some(Action::MoreCredit(need)) => {
+                let credit = self.tenant.as_ref().map(|(credit, _)| Arc::clone(credit));
+                credit.map(|credit| {
+                    Box::pin(async move { Done::Event(Event::Credit(credit.more(need).await)) }) as Job
+                })
+            }
+        };
+    }
+
+    /// Journals what ended and what is about to be delivered, then writes what the sockets take at once.
+    async fn journal_then_write(&mut self) -> io::Result<()> {
+        self.append_closings().await?;
+        if let Some((head, state)) = self.core.take_chunk() {
+            let mut slot = match self.slot.take() {
+                Some(slot) => slot,
+                None => self.open_slot(head)?,
+            };
+            let written = slot.write(&state);
+            self.slot = Some(slot);
+            written?;
+        }
+        if let Err(error) = write(&self.client, &mut self.core.client().out) {
+            tracing::debug!(%error, "client socket");
+            self.core.client_closed(Instant::now());
+        }
+        if let Some(server) = &self.server
+            && let Err(error) = write(server, &mut self.core.server().out)
+        {
+            tracing::debug!(%error, "server socket");
+            self.core.server_closed(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn append_closings(&mut self) -> io::Result<()> {
+        for Closing { head, record, guard } in self.core.take_closings() {
+            let slot = match self.slot.take() {
+                Some(slot) => slot,
+                None => self.open_slot(head)?,
+            };
+            self.world.journal.close(slot, record).await.map_err(io::Error::other)?;
+            drop(guard);
+        }
+        Ok(())
+    }
+
+    fn open_slot(&self, head: SlotHead) -> io::Result<Slot> {
+        self.world.journal.open_slot(head).map_err(io::Error::other)
+    }
+
+    async fn wait(&mut self, stop: &CancellationToken) -> Woken {
+        let Self { core, client, server, job, stopping, .. } = self;
+        let deadline = core.deadline();
+        let (reads_client, reads_server) = (core.wants_client(), core.wants_server());
+        let (writes_client, writes_server) = (!core.client().out.is_empty(), !core.server().out.is_empty());
+        let (client_leg, server_leg) = core.legs();
+        tokio::select! {
+            biased;
+            done = async { match job { Some(job) => job.await, None => std::future::pending().await } } => Woken::Job(done),
+            result = writable(client, writes_client) => result,
+            result = async { match server.as_ref() { Some(s) => writable(s, writes_server).await, None => std::future::pending().await } } => result,
+            read = read(client, client_leg, reads_client) => Woken::Client(read),
+            read = async { match server.as_ref() { Some(s) => read(s, server_leg, reads_server).await, None => std::future::pending().await } } => Woken::Server(read),
+            () = sleep_until(deadline) => Woken::Deadline,
+            () = stop.cancelled(), if !*stopping => Woken::Stop,
+        }
+    }
+
+    /// The session has ended: its open records are in the journal before the driver goes.
+    async fn settle(&mut self) {
+        if let Err(error) = self.append_closings().await {
+            // The slot stays on disk: the next start makes an `interrupted` record of it.
+            tracing::error!(%error, "a usage record could not be appended to the journal");
+        }
+        if self.session > 0 {
+            self.world.journal.end_session(self.session);
+        }
+        self.server = None;
+    }
+
+    /// What was queued for the client before the end still goes out, within a deadline.
+    async fn flush(&mut self) {
+        let Self { core, client, .. } = self;
+        let sent = async {
+            while !core.client().out.is_empty() {
+                client.writable().await?;
+                write(client, &mut core.client().out)?;
+            }
+            tokio::io::AsyncWriteExt::shutdown(client).await
+        };
+        match tokio::time::timeout(FLUSH_DEADLINE, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "client went before the end was told"),
+            Err(_) => tracing::debug!("client did not take the end of its stream in time"),
+        }
+    }
+}
+
+async fn admit(world: Arc<World>, login: Login) -> Done {
+    match world.credit.resolve(&login).await {
+        Ok(Tenant::Known { terms, credit }) => Done::Admitted(credit, terms),
+        Ok(Tenant::Unknown(_)) => Done::Event(Event::Refused(Cause::UnknownTenant)),
+        Err(error) => Done::Event(Event::Refused(Cause::BalanceUnknown(error.to_string()))),
+    }
+}
+
+async fn connect(world: Arc<World>, account: AccountId, principal: String) -> Done {
+    let record = SessionRecord { account, principal, upstream: world.upstream.clone() };
+    let session = match world.journal.begin_session(record).await {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%error, "journal");
+            return Done::Event(Event::Refused(Cause::Limit("the usage journal cannot take more")));
+        }
+    };
+    let connecting = tokio::time::timeout(world.connect_deadline, TcpStream::connect(&world.upstream));
+    let refused = match connecting.await {
+        Ok(Ok(socket)) => match (world.tune)(&socket) {
+            Ok(()) => return Done::Connected(socket, session),
+            Err(error) => error.kind().to_string(),
+        },
+        Ok(Err(error)) => error.kind().to_string(),
+        Err(_) => "no answer within the deadline".to_owned(),
+    };
+    world.journal.end_session(session);
+    Done::Event(Event::Refused(Cause::Upstream(refused)))
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(socket: &TcpStream, wanted: bool) -> Woken {
+    if !wanted {
+        std::future::pending::<()>().await;
+    }
+    // A failed socket shows itself at the write that follows.
+    let _ready = socket.writable().await;
+    Woken::Written
+}
+
+async fn read(socket: &TcpStream, leg: &mut Leg, wanted: bool) -> io::Result<usize> {
+    if !wanted {
+        std::future::pending::<()>().await;
+    }
+    socket.readable().await?;
+    let read = socket.try_read_buf(leg.read_buf());
+    if let Ok(bytes) = read {
+        leg.received += bytes as u64;
+    }
+    read
+}
+
+/// Writes what the socket takes at once.
+fn write(socket: &TcpStream, out: &mut Out) -> io::Result<()> {
+    while !out.is_empty() {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+        let used = out.slices(&mut slices);
+        match socket.try_write_vectored(slices.get(..used).unwrap_or_default()) {
+            Ok(written) => out.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
