@@ -188,15 +188,26 @@ impl Config {
     pub fn from_file(path: PathBuf) -> Result<Self, ConfigError> {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) => return Err(ConfigError::File { key: "config", path, error }),
+            Err(error) => {
+                return Err(ConfigError::File {
+                    key: "config",
+                    path,
+                    error,
+                });
+            }
         };
-        toml::from_str(&text).map_err(|error| ConfigError::Syntax { path, error: Box::new(error) })
+        toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path,
+            error: Box::new(error),
+        })
     }
 
     /// Host of `upstream`.
     #[must_use]
     pub fn upstream_host(&self) -> &str {
-        self.upstream.rsplit_once(':').map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
+        self.upstream
+            .rsplit_once(':')
+            .map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
     }
 
     /// Checks every key, and reads the token file.
@@ -205,12 +216,21 @@ impl Config {
     /// The first key that cannot be used.
     pub fn checked(mut self) -> Result<Self, ConfigError> {
         let value = |key, what: String| Err(ConfigError::Value { key, what });
-        let port = self.upstream.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = self
+            .upstream
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|p| p == 0) {
-            return value("upstream", "write the SQL Server behind as HOST:PORT, for example sql1:1433".into());
+            return value(
+                "upstream",
+                "write the SQL Server behind as HOST:PORT, for example sql1:1433".into(),
+            );
         }
         if !CHUNK_BYTES.contains(&self.chunk_bytes) {
-            return value("chunk_bytes", format!("must be {} to {}", CHUNK_BYTES.start(), CHUNK_BYTES.end()));
+            return value(
+                "chunk_bytes",
+                format!("must be {} to {}", CHUNK_BYTES.start(), CHUNK_BYTES.end()),
+            );
         }
         for (key, ms) in [
             ("login_deadline_ms", self.login_deadline_ms),
@@ -220,10 +240,15 @@ impl Config {
             ("lease_idle_ms", self.lease_idle_ms),
         ] {
             if !DEADLINE_MS.contains(&ms) {
-                return value(key, format!("must be {} to {} ms", DEADLINE_MS.start(), DEADLINE_MS.end()));
+                return value(
+                    key,
+                    format!("must be {} to {} ms", DEADLINE_MS.start(), DEADLINE_MS.end()),
+                );
             }
         }
-        if self.client_encryption != ClientEncryption::None && (self.tls_cert.is_none() || self.tls_key.is_none()) {
+        if self.client_encryption != ClientEncryption::None
+            && (self.tls_cert.is_none() || self.tls_key.is_none())
+        {
             let what = "needs tls_cert and tls_key (PEM files); or set client_encryption to none on loopback";
             return value("client_encryption", what.into());
         }
@@ -235,7 +260,13 @@ impl Config {
         {
             match std::fs::read_to_string(&path) {
                 Ok(text) => self.token = text.into(),
-                Err(error) => return Err(ConfigError::File { key: "token_file", path, error }),
+                Err(error) => {
+                    return Err(ConfigError::File {
+                        key: "token_file",
+                        path,
+                        error,
+                    });
+                }
             }
         }
         Ok(self)
@@ -247,23 +278,45 @@ mod tests {
     use super::*;
 
     fn plain() -> Config {
-        Config { upstream: "db:1433".into(), client_encryption: ClientEncryption::None, ..Config::default() }
+        Config {
+            upstream: "db:1433".into(),
+            client_encryption: ClientEncryption::None,
+            ..Config::default()
+        }
     }
 
     #[test]
     fn a_wrong_key_is_named_with_its_remedy() {
-        let no_upstream = Config { upstream: "db".into(), ..plain() };
-        assert!(no_upstream.checked().unwrap_err().to_string().starts_with("upstream: write"));
-        let no_cert = Config { client_encryption: ClientEncryption::Offered, ..plain() };
+        let no_upstream = Config {
+            upstream: "db".into(),
+            ..plain()
+        };
+        assert!(
+            no_upstream
+                .checked()
+                .unwrap_err()
+                .to_string()
+                .starts_with("upstream: write")
+        );
+        let no_cert = Config {
+            client_encryption: ClientEncryption::Offered,
+            ..plain()
+        };
         assert!(no_cert.checked().unwrap_err().to_string().contains("tls_cert"));
-        let tiny = Config { chunk_bytes: 1, ..plain() };
+        let tiny = Config {
+            chunk_bytes: 1,
+            ..plain()
+        };
         assert!(tiny.checked().unwrap_err().to_string().starts_with("chunk_bytes"));
         assert_eq!(plain().checked().unwrap().upstream_host(), "db");
     }
 
     #[test]
     fn the_token_is_never_shown() {
-        let config = Config { token: "secret-word".to_owned().into(), ..plain() };
+        let config = Config {
+            token: "secret-word".to_owned().into(),
+            ..plain()
+        };
         assert!(!format!("{config:?}").contains("secret-word"));
         assert!(!toml::to_string(&config).unwrap().contains("secret-word"));
     }

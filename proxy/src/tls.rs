@@ -15,13 +15,18 @@ use rustls::{
 use crate::config::{Config, ConfigError, UpstreamEncryption};
 
 fn unusable(key: &'static str, path: &Path, what: impl std::fmt::Display) -> ConfigError {
-    ConfigError::Value { key, what: format!("{}: {what}", path.display()) }
+    ConfigError::Value {
+        key,
+        what: format!("{}: {what}", path.display()),
+    }
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(certificates) if certificates.is_empty() => Err(unusable(key, path, "there is no certificate in it")),
+        Ok(certificates) if certificates.is_empty() => {
+            Err(unusable(key, path, "there is no certificate in it"))
+        }
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(unusable(key, path, error)),
     }
@@ -57,7 +62,11 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
     if config.upstream_encryption == UpstreamEncryption::None {
         return Ok(None);
     }
-    let host = config.upstream_host_name.as_deref().unwrap_or_else(|| config.upstream_host()).to_owned();
+    let host = config
+        .upstream_host_name
+        .as_deref()
+        .unwrap_or_else(|| config.upstream_host())
+        .to_owned();
     let name = ServerName::try_from(host.clone()).map_err(|_| ConfigError::Value {
         key: "upstream_host_name",
         what: format!("'{host}' is not a host name or an address"),
@@ -65,20 +74,31 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS12])
-        .map_err(|e| ConfigError::Value { key: "upstream_encryption", what: e.to_string() })?;
+        .map_err(|e| ConfigError::Value {
+            key: "upstream_encryption",
+            what: e.to_string(),
+        })?;
     let client = if config.upstream_trust {
         let trusting = Arc::new(TrustAny { provider });
-        builder.dangerous().with_custom_certificate_verifier(trusting).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(trusting)
+            .with_no_client_auth()
     } else {
         let Some(ca) = &config.upstream_ca else {
             let what = "name the PEM file of the authority (or of the self-signed certificate itself) that the \
                         server's certificate chains to; or set upstream_trust, which lets whoever stands between \
                         read logins and data";
-            return Err(ConfigError::Value { key: "upstream_ca", what: what.to_owned() });
+            return Err(ConfigError::Value {
+                key: "upstream_ca",
+                what: what.to_owned(),
+            });
         };
         let mut roots = RootCertStore::empty();
         for certificate in certificates("upstream_ca", ca)? {
-            roots.add(certificate).map_err(|e| unusable("upstream_ca", ca, e))?;
+            roots
+                .add(certificate)
+                .map_err(|e| unusable("upstream_ca", ca, e))?;
         }
         builder.with_root_certificates(roots).with_no_client_auth()
     };
@@ -109,7 +129,12 @@ impl ServerCertVerifier for TrustAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -118,10 +143,17 @@ impl ServerCertVerifier for TrustAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -91,7 +91,14 @@ impl Facts {
     #[must_use]
     pub fn cells(&self) -> Vec<Option<String>> {
         let cost = Amount::from(self.cost_nanos).to_string();
-        [self.requests.to_string(), self.rows.to_string(), self.bytes.to_string(), cost].map(Some).to_vec()
+        [
+            self.requests.to_string(),
+            self.rows.to_string(),
+            self.bytes.to_string(),
+            cost,
+        ]
+        .map(Some)
+        .to_vec()
     }
 }
 
@@ -109,13 +116,21 @@ mod tests {
         assert_eq!(batch("EXEC weir.balance"), Some(Command::Balance));
         assert_eq!(batch("execute [WEIR].[Usage];"), Some(Command::Usage));
         assert_eq!(batch(" exec weir . why -- please"), Some(Command::Why));
-        assert_eq!(batch("EXEC weir.nothing"), Some(Command::Unknown("nothing".into())));
+        assert_eq!(
+            batch("EXEC weir.nothing"),
+            Some(Command::Unknown("nothing".into()))
+        );
         assert_eq!(Command::of_rpc_name("weir.balance"), Some(Command::Balance));
     }
 
     #[test]
     fn nothing_else_is_a_command() {
-        for text in ["EXEC dbo.balance", "EXEC weir.balance SELECT 1", "SELECT 1; EXEC weir.balance", "weir.balance"] {
+        for text in [
+            "EXEC dbo.balance",
+            "EXEC weir.balance SELECT 1",
+            "SELECT 1; EXEC weir.balance",
+            "weir.balance",
+        ] {
             assert_eq!(batch(text), None, "{text}");
         }
         assert_eq!(Command::of_rpc_name("sp_executesql"), None);

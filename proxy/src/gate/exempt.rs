@@ -7,21 +7,56 @@ use super::lexer::Lexeme;
 
 /// Options of SET that take ON or OFF.
 const SWITCHES: &[&str] = &[
-    "ANSI_DEFAULTS", "ANSI_NULL_DFLT_OFF", "ANSI_NULL_DFLT_ON", "ANSI_NULLS", "ANSI_PADDING", "ANSI_WARNINGS",
-    "ARITHABORT", "ARITHIGNORE", "CONCAT_NULL_YIELDS_NULL", "CURSOR_CLOSE_ON_COMMIT", "FMTONLY", "FORCEPLAN",
-    "IMPLICIT_TRANSACTIONS", "NOCOUNT", "NOEXEC", "NO_BROWSETABLE", "NUMERIC_ROUNDABORT", "PARSEONLY",
-    "QUOTED_IDENTIFIER", "REMOTE_PROC_TRANSACTIONS", "XACT_ABORT",
+    "ANSI_DEFAULTS",
+    "ANSI_NULL_DFLT_OFF",
+    "ANSI_NULL_DFLT_ON",
+    "ANSI_NULLS",
+    "ANSI_PADDING",
+    "ANSI_WARNINGS",
+    "ARITHABORT",
+    "ARITHIGNORE",
+    "CONCAT_NULL_YIELDS_NULL",
+    "CURSOR_CLOSE_ON_COMMIT",
+    "FMTONLY",
+    "FORCEPLAN",
+    "IMPLICIT_TRANSACTIONS",
+    "NOCOUNT",
+    "NOEXEC",
+    "NO_BROWSETABLE",
+    "NUMERIC_ROUNDABORT",
+    "PARSEONLY",
+    "QUOTED_IDENTIFIER",
+    "REMOTE_PROC_TRANSACTIONS",
+    "XACT_ABORT",
 ];
 
 /// Options of SET that take one value.
-const VALUES: &[&str] =
-    &["DATEFIRST", "DATEFORMAT", "DEADLOCK_PRIORITY", "LANGUAGE", "LOCK_TIMEOUT", "QUERY_GOVERNOR_COST_LIMIT", "ROWCOUNT", "TEXTSIZE"];
+const VALUES: &[&str] = &[
+    "DATEFIRST",
+    "DATEFORMAT",
+    "DEADLOCK_PRIORITY",
+    "LANGUAGE",
+    "LOCK_TIMEOUT",
+    "QUERY_GOVERNOR_COST_LIMIT",
+    "ROWCOUNT",
+    "TEXTSIZE",
+];
 
 /// Words that begin an exempt statement, so that they are not taken for a transaction's name.
-const STARTS: &[&str] = &["SET", "USE", "BEGIN", "COMMIT", "ROLLBACK", "SAVE", "IF", "EXEC", "EXECUTE", "END"];
+const STARTS: &[&str] = &[
+    "SET", "USE", "BEGIN", "COMMIT", "ROLLBACK", "SAVE", "IF", "EXEC", "EXECUTE", "END",
+];
 
 /// One-word statements: behind `COMMIT TRAN` they would look like a name.
-const BARE: &[&str] = &["SHUTDOWN", "CHECKPOINT", "RECONFIGURE", "RETURN", "BREAK", "CONTINUE", "REVERT"];
+const BARE: &[&str] = &[
+    "SHUTDOWN",
+    "CHECKPOINT",
+    "RECONFIGURE",
+    "RETURN",
+    "BREAK",
+    "CONTINUE",
+    "REVERT",
+];
 
 /// Procedures that only give handles back; their one argument is a number.
 const RETURNING: &[&str] = &["sp_unprepare", "sp_cursorunprepare", "sp_cursorclose"];
@@ -102,7 +137,9 @@ impl<'t> Parser<'_, 't> {
     fn transaction_name(&mut self) -> Option<()> {
         let name = self.peek()?;
         let text = name.name()?;
-        if matches!(name, Lexeme::Word(_)) && [STARTS, BARE].concat().iter().any(|w| name.is(w)) || text.is_empty() {
+        if matches!(name, Lexeme::Word(_)) && [STARTS, BARE].concat().iter().any(|w| name.is(w))
+            || text.is_empty()
+        {
             return None;
         }
         self.next().map(drop)
@@ -150,7 +187,10 @@ impl<'t> Parser<'_, 't> {
             return None;
         };
         let block = self.peek()?.is("BEGIN")
-            && !self.rest.get(1).is_some_and(|second| second.is("TRAN") || second.is("TRANSACTION"));
+            && !self
+                .rest
+                .get(1)
+                .is_some_and(|second| second.is("TRAN") || second.is("TRANSACTION"));
         if !block {
             return self.statement(depth);
         }
@@ -181,7 +221,12 @@ impl<'t> Parser<'_, 't> {
                 _ => None,
             };
         }
-        let switch = |name: &str| SWITCHES.iter().any(|s| s.eq_ignore_ascii_case(name)).then_some(());
+        let switch = |name: &str| {
+            SWITCHES
+                .iter()
+                .any(|s| s.eq_ignore_ascii_case(name))
+                .then_some(())
+        };
         switch(name)?;
         while self.symbol(',').is_some() {
             switch(self.next()?.name()?)?;
@@ -203,7 +248,10 @@ impl<'t> Parser<'_, 't> {
 
     fn exec_returning(&mut self) -> Option<()> {
         let procedure = self.next()?.name()?;
-        RETURNING.iter().any(|r| r.eq_ignore_ascii_case(procedure)).then_some(())?;
+        RETURNING
+            .iter()
+            .any(|r| r.eq_ignore_ascii_case(procedure))
+            .then_some(())?;
         match self.next()? {
             Lexeme::Number(_) => Some(()),
             _ => None,

@@ -65,7 +65,9 @@ fn next(rest: &str, first: char) -> Option<(Lexeme<'_>, &str)> {
             delimited(&after[1..], '\'').map(|(text, after)| (Lexeme::Text(text), after))
         }
         '0'..='9' => {
-            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
+                .unwrap_or(rest.len());
             Some((Lexeme::Number(&rest[..end]), &rest[end..]))
         }
         c if c.is_alphabetic() || matches!(c, '_' | '@' | '#') => {

@@ -56,7 +56,11 @@ impl Cause {
     pub fn refusal(&self, account: Option<&AccountId>) -> Refused {
         let who = account.map_or_else(|| "this login".to_owned(), |a| format!("account '{a}'"));
         let (number, state, message) = match self {
-            Self::CreditSpent { available, price, currency } => (
+            Self::CreditSpent {
+                available,
+                price,
+                currency,
+            } => (
                 50402,
                 1,
                 format!(
@@ -64,27 +68,54 @@ impl Cause {
                      Top the account up and run the statement again; EXEC weir.balance shows the balance."
                 ),
             ),
-            Self::Frozen => (50403, 1, format!("Weir: {who} is frozen. Ask the operator of this gateway.")),
+            Self::Frozen => (
+                50403,
+                1,
+                format!("Weir: {who} is frozen. Ask the operator of this gateway."),
+            ),
             Self::UnknownTenant => (
                 50403,
                 2,
-                "Weir: no account belongs to this login. Ask the operator of this gateway to create one.".to_owned(),
+                "Weir: no account belongs to this login. Ask the operator of this gateway to create one."
+                    .to_owned(),
             ),
             Self::NotAllowed(what) => (50403, 3, format!("Weir: {what}.")),
             Self::Limit(what) => (50429, 1, format!("Weir: {what}. Try again later.")),
             Self::BalanceUnknown(why) => (
                 50503,
                 1,
-                format!("Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."),
+                format!(
+                    "Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."
+                ),
             ),
-            Self::Unmeterable(what) => (50400, 1, format!("Weir: this cannot be metered and is refused: {what}.")),
+            Self::Unmeterable(what) => (
+                50400,
+                1,
+                format!("Weir: this cannot be metered and is refused: {what}."),
+            ),
             Self::UnknownCommand(name) => {
                 let known = super::command::NAMES;
-                (50400, 3, format!("Weir: the gate knows no command 'weir.{name}'. It knows {known}."))
+                (
+                    50400,
+                    3,
+                    format!("Weir: the gate knows no command 'weir.{name}'. It knows {known}."),
+                )
             }
-            Self::Routed(what) => (50400, 2, format!("Weir: the server tried to lead the client elsewhere ({what}).")),
-            Self::Upstream(why) => (50504, 1, format!("Weir: the SQL Server behind this gateway is not reachable: {why}.")),
+            Self::Routed(what) => (
+                50400,
+                2,
+                format!("Weir: the server tried to lead the client elsewhere ({what})."),
+            ),
+            Self::Upstream(why) => (
+                50504,
+                1,
+                format!("Weir: the SQL Server behind this gateway is not reachable: {why}."),
+            ),
         };
-        Refused { number, state, message }
+        Refused {
+            number,
+            state,
+            message,
+        }
     }
 }

@@ -63,6 +63,8 @@ pub enum Action {
     Connect {
         /// Login at the gate.
         principal: String,
+        /// Tariff version in force.
+        tariff: String,
     },
     /// Get at least this much into the purse: answered by [`Event::Credit`].
     MoreCredit(i64),
@@ -216,7 +218,10 @@ impl Session {
         };
         if now >= at {
             self.deadline = None;
-            self.fail_fatally(&Cause::Upstream(format!("it did not answer in time ({what})")), now);
+            self.fail_fatally(
+                &Cause::Upstream(format!("it did not answer in time ({what})")),
+                now,
+            );
             self.refuse_login(&Cause::Upstream("the login took too long".to_owned()), now);
             self.close(SessionEnd::Deadline(what), now);
         }
@@ -240,7 +245,10 @@ impl Session {
 
     /// The server closed its side, or its socket failed.
     pub fn server_closed(&mut self, now: Instant) {
-        self.refuse_login(&Cause::Upstream("it closed the connection during the login".to_owned()), now);
+        self.refuse_login(
+            &Cause::Upstream("it closed the connection during the login".to_owned()),
+            now,
+        );
         self.upstream_lost(now);
         self.close(SessionEnd::Server("it closed the connection".to_owned()), now);
     }

@@ -14,7 +14,6 @@ use weir_tds::{
 use super::{
     core::SessionEnd,
     download::{closes_on_cut, server_fault},
-    leg::Message,
     relay::{Context, Cut, Open, Relay, Stage, Upload},
     tokens,
 };
@@ -77,7 +76,11 @@ impl Relay {
             messages_left,
             owed_acks: 0,
             blind,
-            outcome: if cause.is_some() { Outcome::CutOff } else { Outcome::Cancelled },
+            outcome: if cause.is_some() {
+                Outcome::CutOff
+            } else {
+                Outcome::Cancelled
+            },
             closes: cause.is_some() && closes_on_cut(self.payer.terms.cut),
         };
         *cx.deadline = Some((cx.now + cx.settings.cut_deadline, "cancellation at the server"));
@@ -144,8 +147,16 @@ impl Relay {
     }
 
     /// Drains one packet of what the server still sends; keeps what the client must know.
-    pub(super) fn discard(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
-        let Some(Open { stage: Stage::Cut(cut), .. }) = &mut self.open else {
+    pub(super) fn discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &PacketHeader,
+    ) -> Result<bool, SessionEnd> {
+        let Some(Open {
+            stage: Stage::Cut(cut),
+            ..
+        }) = &mut self.open
+        else {
             return Ok(false);
         };
         while !cut.blind {
@@ -205,7 +216,11 @@ impl Relay {
         }
         self.ending |= cut.closes;
         if attentions == 0 {
-            let outcome = if cut.outcome == Outcome::CutOff { Outcome::CutOff } else { Outcome::Completed };
+            let outcome = if cut.outcome == Outcome::CutOff {
+                Outcome::CutOff
+            } else {
+                Outcome::Completed
+            };
             self.finish(outcome);
         }
         Ok(())

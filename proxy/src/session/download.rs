@@ -45,7 +45,10 @@ impl Relay {
                 break;
             };
             if header.kind != PacketType::TabularResult {
-                return Err(server_fault(format!("packet type 0x{:02x} in an answer", header.kind.byte())));
+                return Err(server_fault(format!(
+                    "packet type 0x{:02x} in an answer",
+                    header.kind.byte()
+                )));
             }
             let Some(open) = &self.open else {
                 return Err(server_fault("an answer without a request"));
@@ -71,7 +74,13 @@ impl Relay {
             return;
         }
         let meter = match (&self.open, &self.finished) {
-            (Some(Open { meter: Some(meter), .. }), _) | (_, Some((meter, _))) => meter,
+            (
+                Some(Open {
+                    meter: Some(meter), ..
+                }),
+                _,
+            )
+            | (_, Some((meter, _))) => meter,
             _ => return,
         };
         *cx.chunk = Some((meter.slot_head(self.payer.session), meter.slot_state()));
@@ -101,7 +110,10 @@ impl Relay {
             self.walked += walk.consumed;
             let seen = see(&walk.step, self.options.version).map_err(server_fault)?;
             let rows = self.walker.rows() - rows_before;
-            let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+            let Some(Open {
+                meter: Some(meter), ..
+            }) = &mut self.open
+            else {
                 return Err(server_fault("an answer to a cancellation that was not asked for"));
             };
             meter.totals.rows += rows;
@@ -128,11 +140,20 @@ impl Relay {
         self.count_bytes(cx.server.body(header).len());
         let enforces = self.enforces();
         let at_boundary = self.walker.at_boundary();
-        let Some(Open { meter: Some(meter), on_credit, .. }) = &mut self.open else {
+        let Some(Open {
+            meter: Some(meter),
+            on_credit,
+            ..
+        }) = &mut self.open
+        else {
             return Ok(false);
         };
         let due = meter.due_nanos(0);
-        if enforces && due > till.nanos() && matches!(on_credit, OnCredit::No) && !self.refill(cx, till, due, due) {
+        if enforces
+            && due > till.nanos()
+            && matches!(on_credit, OnCredit::No)
+            && !self.refill(cx, till, due, due)
+        {
             self.wait_for_credit(cx, due);
             return Ok(false);
         }
@@ -165,7 +186,11 @@ impl Relay {
             open.stage = Stage::Acks;
             return Ok(());
         }
-        let outcome = if open.saw_error { Outcome::Error } else { Outcome::Completed };
+        let outcome = if open.saw_error {
+            Outcome::Error
+        } else {
+            Outcome::Completed
+        };
         self.finish(outcome);
         Ok(())
     }
@@ -174,11 +199,22 @@ impl Relay {
     fn pass_ack(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
         loop {
             let input = cx.server.body(header).get(self.walked..).unwrap_or_default();
-            let walk = self.walker.walk(input, &mut Budget { rows: 0, bytes: u64::MAX }).map_err(server_fault)?;
+            let walk = self
+                .walker
+                .walk(
+                    input,
+                    &mut Budget {
+                        rows: 0,
+                        bytes: u64::MAX,
+                    },
+                )
+                .map_err(server_fault)?;
             self.walked += walk.consumed;
             match walk.step {
                 Step::NeedMore => break,
-                Step::BudgetSpent => return Err(server_fault("rows in the acknowledgement of a cancellation")),
+                Step::BudgetSpent => {
+                    return Err(server_fault("rows in the acknowledgement of a cancellation"));
+                }
                 Step::Token(_) => {}
             }
         }
@@ -198,13 +234,24 @@ impl Relay {
 
     /// What may be walked with what is in hand.
     fn budget(&self, till: &Till<'_>, ahead: u64) -> Budget {
-        let Some(Open { meter: Some(meter), on_credit, .. }) = &self.open else {
-            return Budget { rows: 0, bytes: u64::MAX };
+        let Some(Open {
+            meter: Some(meter),
+            on_credit,
+            ..
+        }) = &self.open
+        else {
+            return Budget {
+                rows: 0,
+                bytes: u64::MAX,
+            };
         };
         match on_credit {
             _ if !self.enforces() => Budget::UNLIMITED,
             OnCredit::Exempt { .. } => Budget::UNLIMITED,
-            OnCredit::Row { .. } => Budget { rows: 0, bytes: u64::MAX },
+            OnCredit::Row { .. } => Budget {
+                rows: 0,
+                bytes: u64::MAX,
+            },
             OnCredit::No => meter.budget(till.nanos(), ahead),
         }
     }
@@ -222,23 +269,36 @@ impl Relay {
             self.begin_cut(&Cause::Frozen, cx)?;
             return Ok(false);
         }
-        if let Some(Open { on_credit: OnCredit::Row { cause, .. }, .. }) = &self.open {
+        if let Some(Open {
+            on_credit: OnCredit::Row { cause, .. },
+            ..
+        }) = &self.open
+        {
             let cause = cause.clone();
             self.begin_cut(&cause, cx)?;
             return Ok(false);
         }
-        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+        let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
+        else {
             return Ok(false);
         };
         let walked_rows_due = meter.due_nanos(0).min(till.nanos());
         if walked_rows_due > 0 {
             self.pay(till, 0)?;
         }
-        let Some(Open { meter: Some(meter), .. }) = &self.open else {
+        let Some(Open {
+            meter: Some(meter), ..
+        }) = &self.open
+        else {
             return Ok(false);
         };
         let ahead = (cx.server.body(header).len() - self.counted) as u64;
-        let (need, want) = (meter.next_row_nanos(ahead), meter.worst_nanos(cx.server.plain().len() as u64));
+        let (need, want) = (
+            meter.next_row_nanos(ahead),
+            meter.worst_nanos(cx.server.plain().len() as u64),
+        );
         if self.refill(cx, till, need, want) {
             return Ok(true);
         }
@@ -254,7 +314,10 @@ impl Relay {
         let Some(lease) = till.lease().cloned() else {
             return false;
         };
-        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+        let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
+        else {
             return false;
         };
         if !meter.accepts(&lease) {
@@ -263,7 +326,9 @@ impl Relay {
             self.close_record(cx, whole, Outcome::Continued);
         }
         let guard = self.purse.attach(lease.number);
-        if let Some(Open { meter: Some(meter), .. }) = &mut self.open
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
             && meter.lease_number() != lease.number
         {
             meter.bind(lease, guard);
@@ -273,7 +338,10 @@ impl Relay {
 
     /// A lease that is to be closed is left at once: the part ends, the next one takes from the next lease.
     fn leave_closing_lease(&mut self, cx: &mut Context<'_>) {
-        let Some(Open { meter: Some(meter), .. }) = &mut self.open else {
+        let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
+        else {
             return;
         };
         let number = meter.lease_number();
@@ -287,7 +355,12 @@ impl Relay {
 
     pub(super) fn pay(&mut self, till: &mut Till<'_>, bytes: u64) -> Result<(), SessionEnd> {
         let limit = self.payer.terms.row_credit_bytes;
-        let Some(Open { meter: Some(meter), on_credit, .. }) = &mut self.open else {
+        let Some(Open {
+            meter: Some(meter),
+            on_credit,
+            ..
+        }) = &mut self.open
+        else {
             return Ok(());
         };
         let lease = meter.lease_number();
@@ -295,7 +368,9 @@ impl Relay {
         if let OnCredit::Row { bytes: used, .. } | OnCredit::Exempt { bytes: used } = on_credit {
             *used += bytes;
             if *used > limit {
-                return Err(SessionEnd::Gate("the row in hand is larger than gate.row_credit".to_owned()));
+                return Err(SessionEnd::Gate(
+                    "the row in hand is larger than gate.row_credit".to_owned(),
+                ));
             }
         }
         if short > 0 && lease > 0 {
@@ -315,7 +390,10 @@ impl Relay {
     pub(super) fn count_bytes(&mut self, upto: usize) {
         let fresh = upto.saturating_sub(self.counted);
         self.counted += fresh;
-        if let Some(Open { meter: Some(meter), .. }) = &mut self.open {
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
+        {
             meter.totals.bytes_out += fresh as u64;
         }
     }
@@ -350,7 +428,9 @@ impl Relay {
                 note_count(&done, open.set_began_at.take(), rows, meter);
             }
             Seen::LeadsAway(what) => {
-                return Err(server_fault(format!("it tried to lead the client elsewhere ({what})")));
+                return Err(server_fault(format!(
+                    "it tried to lead the client elsewhere ({what})"
+                )));
             }
             Seen::All | Seen::RowNotCovered | Seen::Other => {}
         }
@@ -358,7 +438,11 @@ impl Relay {
     }
 
     fn cut_if_row_is_finished(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        if let Some(Open { on_credit: OnCredit::Row { cause, .. }, .. }) = &self.open {
+        if let Some(Open {
+            on_credit: OnCredit::Row { cause, .. },
+            ..
+        }) = &self.open
+        {
             let cause = cause.clone();
             return self.begin_cut(&cause, cx);
         }
@@ -373,7 +457,10 @@ impl Relay {
         header: &PacketHeader,
     ) -> Result<bool, SessionEnd> {
         if self.payer.terms.mode == Mode::Observe {
-            if let Some(Open { meter: Some(meter), .. }) = &mut self.open {
+            if let Some(Open {
+                meter: Some(meter), ..
+            }) = &mut self.open
+            {
                 meter.unparsed = true;
             }
             self.lost = true;
@@ -383,7 +470,9 @@ impl Relay {
         let Some(clean) = error.offset.checked_sub(packet_began) else {
             return Err(server_fault(error));
         };
-        self.walked = usize::try_from(clean).unwrap_or(usize::MAX).min(header.body_len());
+        self.walked = usize::try_from(clean)
+            .unwrap_or(usize::MAX)
+            .min(header.body_len());
         self.count_bytes(self.walked);
         self.begin_blind_cut(&Cause::Unmeterable(error.to_string()), cx)?;
         Ok(false)

@@ -144,7 +144,10 @@ impl Driver {
             Done::Event(event) => event,
             Done::Admitted(credit, terms) => {
                 self.tenant = Some((Arc::clone(&credit), terms.account.clone()));
-                Event::Admitted { purse: Arc::new(credit), terms }
+                Event::Admitted {
+                    purse: Arc::new(credit),
+                    terms,
+                }
             }
             Done::Connected(socket, session) => {
                 self.server = Some(socket);
@@ -164,9 +167,9 @@ impl Driver {
         self.job = match self.core.next_action() {
             None => None,
             Some(Action::Admit(login)) => Some(Box::pin(admit(world, login))),
-            Some(Action::Connect { principal }) => {
+            Some(Action::Connect { principal, tariff }) => {
                 let account = self.tenant.as_ref().map(|(_, account)| account.clone());
-                account.map(|account| Box::pin(connect(world, account, principal)) as Job)
+                account.map(|account| Box::pin(connect(world, account, principal, tariff)) as Job)
             }
             Some(Action::MoreCredit(need)) => {
                 let credit = self.tenant.as_ref().map(|(credit, _)| Arc::clone(credit));
@@ -208,7 +211,11 @@ impl Driver {
                 Some(slot) => slot,
                 None => self.open_slot(head)?,
             };
-            self.world.journal.close(slot, record).await.map_err(io::Error::other)?;
+            self.world
+                .journal
+                .close(slot, record)
+                .await
+                .map_err(io::Error::other)?;
             drop(guard);
         }
         Ok(())
@@ -219,7 +226,14 @@ impl Driver {
     }
 
     async fn wait(&mut self, stop: &CancellationToken) -> Woken {
-        let Self { core, client, server, job, stopping, .. } = self;
+        let Self {
+            core,
+            client,
+            server,
+            job,
+            stopping,
+            ..
+        } = self;
         let deadline = core.deadline();
         let (reads_client, reads_server) = (core.wants_client(), core.wants_server());
         let (writes_client, writes_server) = (!core.client().out.is_empty(), !core.server().out.is_empty());
@@ -274,8 +288,13 @@ async fn admit(world: Arc<World>, login: Login) -> Done {
     }
 }
 
-async fn connect(world: Arc<World>, account: AccountId, principal: String) -> Done {
-    let record = SessionRecord { account, principal, upstream: world.upstream.clone() };
+async fn connect(world: Arc<World>, account: AccountId, principal: String, tariff: String) -> Done {
+    let record = SessionRecord {
+        account,
+        principal,
+        tariff,
+        upstream: world.upstream.clone(),
+    };
     let session = match world.journal.begin_session(record).await {
         Ok(session) => session,
         Err(error) => {

@@ -50,7 +50,11 @@ pub enum LegError {
 
 enum Channel {
     Clear,
-    Handshake { tls: Box<Connection>, scope: TlsScope, seen: usize },
+    Handshake {
+        tls: Box<Connection>,
+        scope: TlsScope,
+        seen: usize,
+    },
     FirstPacket(Box<Connection>),
     Tls(Box<Connection>),
 }
@@ -86,7 +90,11 @@ impl Leg {
 
     /// Where a socket read puts its bytes; call [`Leg::ingest`] afterwards.
     pub fn read_buf(&mut self) -> &mut BytesMut {
-        let buf = if matches!(self.channel, Channel::Clear) { &mut self.plain } else { &mut self.raw };
+        let buf = if matches!(self.channel, Channel::Clear) {
+            &mut self.plain
+        } else {
+            &mut self.raw
+        };
         buf.reserve(READ_MIN);
         buf
     }
@@ -137,7 +145,11 @@ impl Leg {
     /// As [`LegError::Tls`].
     pub fn start_tls(&mut self, tls: Connection, scope: TlsScope) -> Result<(), LegError> {
         self.raw.unsplit(self.plain.split());
-        self.channel = Channel::Handshake { tls: Box::new(tls), scope, seen: 0 };
+        self.channel = Channel::Handshake {
+            tls: Box::new(tls),
+            scope,
+            seen: 0,
+        };
         self.flush_handshake()?;
         self.ingest()
     }
@@ -290,12 +302,16 @@ impl Leg {
     /// Body of the packet that [`Leg::peek_packet`] found.
     #[must_use]
     pub fn body(&self, header: &PacketHeader) -> &[u8] {
-        self.plain.get(HEADER_LEN..usize::from(header.length)).unwrap_or_default()
+        self.plain
+            .get(HEADER_LEN..usize::from(header.length))
+            .unwrap_or_default()
     }
 
     /// Takes the packet that [`Leg::peek_packet`] found, header included.
     pub fn take_packet(&mut self, header: &PacketHeader) -> Bytes {
-        self.plain.split_to(usize::from(header.length).min(self.plain.len())).freeze()
+        self.plain
+            .split_to(usize::from(header.length).min(self.plain.len()))
+            .freeze()
     }
 
     /// Sends one whole packet: exactly one TLS record where the leg is encrypted.
@@ -325,10 +341,23 @@ impl Leg {
     /// As [`Leg::send`].
     pub fn send_message(&mut self, message: &Message<'_>) -> Result<u8, LegError> {
         let mut packets = BytesMut::with_capacity(message.body.len() + 2 * HEADER_LEN);
-        let Message { kind, first_status, spid, first_packet_id, body } = *message;
+        let Message {
+            kind,
+            first_status,
+            spid,
+            first_packet_id,
+            body,
+        } = *message;
         let size = self.packet_size;
-        let next =
-            weir_tds::message::write_message(&mut packets, kind, first_status, size, spid, first_packet_id, body);
+        let next = weir_tds::message::write_message(
+            &mut packets,
+            kind,
+            first_status,
+            size,
+            spid,
+            first_packet_id,
+            body,
+        );
         while let Some(header) = PacketHeader::parse(&packets)? {
             let packet = packets.split_to(usize::from(header.length).min(packets.len()));
             self.send(packet.freeze())?;

@@ -22,12 +22,15 @@ use super::{
     relay::Relay,
     tokens,
 };
-use crate::{gate::Cause, ports::billing::{Login as TenantFacts, Terms}};
+use crate::{
+    gate::Cause,
+    ports::billing::{Login as TenantFacts, Terms},
+};
 
 /// Largest login response: real ones are below 2 KiB.
-pub const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
+pub(super) const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
 /// Largest packet on a leg that is encrypted to the end: one TLS record holds it whole (facts 2.4).
-pub const ENCRYPTED_PACKET_MAX: u16 = 16383;
+pub(super) const ENCRYPTED_PACKET_MAX: u16 = 16383;
 
 /// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
 const FEATURES_PASSED: &[u8] = &[
@@ -56,7 +59,7 @@ enum Stage {
 
 /// Everything that is gathered until the session is ready.
 #[derive(Default)]
-pub struct Login {
+pub(super) struct Login {
     stage: Stage,
     message: Option<MessageBuf>,
     client_prelogin: Option<Prelogin>,
@@ -68,7 +71,10 @@ pub struct Login {
 
 impl Login {
     fn version(&self) -> TdsVersion {
-        self.login7.as_ref().and_then(Login7::version).unwrap_or(TdsVersion::V7_4)
+        self.login7
+            .as_ref()
+            .and_then(Login7::version)
+            .unwrap_or(TdsVersion::V7_4)
     }
 }
 
@@ -115,8 +121,17 @@ impl Session {
                     login.purse = Some(purse);
                     login.terms = Some(terms);
                     login.stage = Stage::AwaitConnection;
-                    let principal = login.login7.as_ref().map(|l| l.user_name.clone()).unwrap_or_default();
-                    self.actions.push_back(Action::Connect { principal });
+                    let principal = login
+                        .login7
+                        .as_ref()
+                        .map(|l| l.user_name.clone())
+                        .unwrap_or_default();
+                    let tariff = login
+                        .terms
+                        .as_ref()
+                        .map(|t| t.tariff.version.clone())
+                        .unwrap_or_default();
+                    self.actions.push_back(Action::Connect { principal, tariff });
                 }
                 Ok(())
             }
@@ -134,14 +149,19 @@ impl Session {
     fn client_message(&mut self, kind: PacketType, limit: usize) -> Result<Option<Vec<u8>>, SessionEnd> {
         while let Some(header) = self.client.peek_packet().map_err(client_fault)? {
             if header.kind != kind {
-                return Err(client_fault(format!("packet type 0x{:02x} before login", header.kind.byte())));
+                return Err(client_fault(format!(
+                    "packet type 0x{:02x} before login",
+                    header.kind.byte()
+                )));
             }
             let packet = self.client.take_packet(&header);
             let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
             let Some(login) = self.login() else {
                 return Ok(None);
             };
-            let message = login.message.get_or_insert_with(|| MessageBuf::new("login message", limit));
+            let message = login
+                .message
+                .get_or_insert_with(|| MessageBuf::new("login message", limit));
             if message.push(&header, body).map_err(client_fault)? {
                 let body = message.take().to_vec();
                 login.message = None;
@@ -162,7 +182,11 @@ impl Session {
                 }
                 return Ok(true);
             }
-            Some(0x16) => return Err(client_fault("TDS 8.0 (TLS first) is not offered by this listener")),
+            Some(0x16) => {
+                return Err(client_fault(
+                    "TDS 8.0 (TLS first) is not offered by this listener",
+                ));
+            }
             Some(byte) => return Err(client_fault(format!("first byte 0x{byte:02x} is not TDS 7"))),
         }
         let Some(body) = self.client_message(PacketType::Prelogin, PRELOGIN_MAX)? else {
@@ -179,10 +203,18 @@ impl Session {
             version: self.settings.product_version,
             encryption: Some(prelogin::EncryptionOption::plain(negotiated.answer)),
             instance: asked.instance.is_some().then(|| vec![0]),
-            thread_id: if asked.thread_id.is_present() { Field::Empty } else { Field::Absent },
+            thread_id: if asked.thread_id.is_present() {
+                Field::Empty
+            } else {
+                Field::Absent
+            },
             // MARS is not offered: a second session would lead around the meter until SMP is terminated here.
             mars: asked.mars.is_some().then_some(false),
-            trace_id: if asked.trace_id.is_present() { Field::Empty } else { Field::Absent },
+            trace_id: if asked.trace_id.is_present() {
+                Field::Empty
+            } else {
+                Field::Absent
+            },
             fed_auth_required: None,
             nonce: None,
         };
@@ -195,7 +227,9 @@ impl Session {
                 return Err(SessionEnd::Gate("no certificate is configured".to_owned()));
             };
             let tls = rustls::ServerConnection::new(config).map_err(|e| SessionEnd::Gate(e.to_string()))?;
-            self.client.start_tls(Connection::Server(tls), scope).map_err(client_fault)?;
+            self.client
+                .start_tls(Connection::Server(tls), scope)
+                .map_err(client_fault)?;
         }
         if let Some(login) = self.login() {
             login.client_prelogin = Some(asked);
@@ -225,7 +259,7 @@ impl Session {
             login.stage = Stage::AwaitAdmission;
         }
         match refusal {
-            Some(cause) => self.refuse_login(&cause),
+            Some(cause) => self.refuse_login(&cause, now),
             None => self.actions.push_back(Action::Admit(facts)),
         }
         Ok(true)
@@ -266,7 +300,10 @@ impl Session {
         let answer = Prelogin::parse(body).map_err(server_fault)?;
         let asked = self.settings.upstream_encryption;
         let Some(scope) = prelogin::accept(asked, answer.encryption) else {
-            return self.upstream_refused("it and the gate agree on no encryption; check upstream.encryption", now);
+            return self.upstream_refused(
+                "it and the gate agree on no encryption; check upstream.encryption",
+                now,
+            );
         };
         if asked != Encryption::NotSup && scope == TlsScope::None {
             return self.upstream_refused("it offers no encryption, which upstream.encryption asks for", now);
@@ -282,10 +319,14 @@ impl Session {
 
     fn start_upstream_tls(&mut self, scope: TlsScope) -> Result<(), SessionEnd> {
         let Some((config, name)) = self.settings.upstream_tls.clone() else {
-            return Err(SessionEnd::Gate("the server wants encryption, but no upstream TLS is configured".to_owned()));
+            return Err(SessionEnd::Gate(
+                "the server wants encryption, but no upstream TLS is configured".to_owned(),
+            ));
         };
         let tls = rustls::ClientConnection::new(config, name).map_err(|e| SessionEnd::Gate(e.to_string()))?;
-        self.server.start_tls(Connection::Client(tls), scope).map_err(server_fault)
+        self.server
+            .start_tls(Connection::Client(tls), scope)
+            .map_err(server_fault)
     }
 
     fn upstream_refused(&mut self, why: &str, now: Instant) -> Result<bool, SessionEnd> {
@@ -319,7 +360,9 @@ impl Session {
             let Some(login) = self.login() else {
                 return Ok(false);
             };
-            let message = login.message.get_or_insert_with(|| MessageBuf::new("login response", LOGIN_RESPONSE_MAX));
+            let message = login
+                .message
+                .get_or_insert_with(|| MessageBuf::new("login response", LOGIN_RESPONSE_MAX));
             if message.push(&header, body).map_err(server_fault)? {
                 let body = message.take();
                 login.message = None;
@@ -334,7 +377,11 @@ impl Session {
         let Some(login) = self.login() else {
             return Ok(());
         };
-        let asked = login.login7.as_ref().map(|l| l.features.clone()).unwrap_or_default();
+        let asked = login
+            .login7
+            .as_ref()
+            .map(|l| l.features.clone())
+            .unwrap_or_default();
         let response = match login_response::read(body, login.version(), &asked) {
             Ok(response) => response,
             Err(cause) => {
@@ -342,7 +389,12 @@ impl Session {
                 return Ok(());
             }
         };
-        let LoginResponse { tokens, logged_in, packet_size, walker } = response;
+        let LoginResponse {
+            tokens,
+            logged_in,
+            packet_size,
+            walker,
+        } = response;
         let message = Message {
             kind: PacketType::TabularResult,
             first_status: PacketStatus::NORMAL,
@@ -355,7 +407,9 @@ impl Session {
             self.close(SessionEnd::Closed, now);
             return Ok(());
         }
-        let size = packet_size.unwrap_or(DEFAULT_PACKET_SIZE).clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
+        let size = packet_size
+            .unwrap_or(DEFAULT_PACKET_SIZE)
+            .clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
         self.client.set_packet_size(size);
         self.server.set_packet_size(size);
         self.become_ready(walker, spid)
@@ -369,7 +423,11 @@ impl Session {
         let (Some(purse), Some(terms), Some(login7)) = (login.purse, login.terms, login.login7) else {
             return Err(SessionEnd::Gate("login without a tenant".to_owned()));
         };
-        let payer = Payer { terms, principal: login7.user_name.clone(), session: login.session };
+        let payer = Payer {
+            terms,
+            principal: login7.user_name.clone(),
+            session: login.session,
+        };
         self.deadline = None;
         self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, walker, spid)));
         Ok(())
@@ -403,26 +461,42 @@ impl Session {
 impl<'a> Message<'a> {
     /// A message of the login, outside any session: SPID 0.
     fn first(kind: PacketType, body: &'a [u8]) -> Self {
-        Self { kind, first_status: PacketStatus::NORMAL, spid: 0, first_packet_id: FIRST_PACKET_ID, body }
+        Self {
+            kind,
+            first_status: PacketStatus::NORMAL,
+            spid: 0,
+            first_packet_id: FIRST_PACKET_ID,
+            body,
+        }
     }
 }
 
 /// What no tenant may ask for at login (facts 4.7).
 fn refuse_login7(login: &Login7) -> Option<Cause> {
     if login.version().is_none_or(|v| v < TdsVersion::V7_1) {
-        return Some(Cause::NotAllowed("this TDS version cannot be metered: use a driver that speaks TDS 7.1 or later"));
+        return Some(Cause::NotAllowed(
+            "this TDS version cannot be metered: use a driver that speaks TDS 7.1 or later",
+        ));
     }
     if login.is_integrated() || !login.sspi.is_empty() {
-        return Some(Cause::NotAllowed("integrated (Windows) authentication does not work through this gateway: use a SQL login"));
+        return Some(Cause::NotAllowed(
+            "integrated (Windows) authentication does not work through this gateway: use a SQL login",
+        ));
     }
     if login.feature(feature::FED_AUTH).is_some() {
-        return Some(Cause::NotAllowed("federated authentication does not work through this gateway: use a SQL login"));
+        return Some(Cause::NotAllowed(
+            "federated authentication does not work through this gateway: use a SQL login",
+        ));
     }
     if login.wants_password_change() {
-        return Some(Cause::NotAllowed("the password cannot be changed through this gateway"));
+        return Some(Cause::NotAllowed(
+            "the password cannot be changed through this gateway",
+        ));
     }
     if login.wants_user_instance() || !login.attach_db_file.is_empty() {
-        return Some(Cause::NotAllowed("user instances and attached database files are not allowed"));
+        return Some(Cause::NotAllowed(
+            "user instances and attached database files are not allowed",
+        ));
     }
     None
 }
@@ -430,7 +504,11 @@ fn refuse_login7(login: &Login7) -> Option<Cause> {
 /// Makes the client's LOGIN7 the gate's own towards the server (facts 4.7).
 fn rewrite_login7(login: &mut Login7, encrypted: bool, upstream_name: String) {
     if encrypted {
-        let wanted = if login.packet_size == 0 { u32::from(DEFAULT_PACKET_SIZE) } else { login.packet_size };
+        let wanted = if login.packet_size == 0 {
+            u32::from(DEFAULT_PACKET_SIZE)
+        } else {
+            login.packet_size
+        };
         login.packet_size = wanted.min(u32::from(ENCRYPTED_PACKET_MAX));
     }
     login.server_name = upstream_name;
@@ -443,4 +521,3 @@ fn rewrite_login7(login: &mut Login7, encrypted: bool, upstream_name: String) {
         }
     }
 }
-

@@ -26,8 +26,13 @@ pub(super) struct LoginResponse {
 ///
 /// # Errors
 /// What the client must be told: the response cannot be read, or it leads elsewhere.
-pub(super) fn read(body: &[u8], asked_version: TdsVersion, asked: &[Feature]) -> Result<LoginResponse, Cause> {
-    let unreadable = |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response cannot be read: {e}"));
+pub(super) fn read(
+    body: &[u8],
+    asked_version: TdsVersion,
+    asked: &[Feature],
+) -> Result<LoginResponse, Cause> {
+    let unreadable =
+        |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response cannot be read: {e}"));
     let mut walker = Walker::new(WalkerOptions::new(asked_version));
     let mut read = Reading {
         kept: BytesMut::with_capacity(body.len()),
@@ -37,18 +42,40 @@ pub(super) fn read(body: &[u8], asked_version: TdsVersion, asked: &[Feature]) ->
     };
     let mut rest = body;
     while !rest.is_empty() {
-        let walk = walker.walk(rest, &mut Budget { rows: 0, bytes: u64::MAX }).map_err(unreadable)?;
+        let walk = walker
+            .walk(
+                rest,
+                &mut Budget {
+                    rows: 0,
+                    bytes: u64::MAX,
+                },
+            )
+            .map_err(unreadable)?;
         let consumed = walk.consumed;
         match walk.step {
             Step::NeedMore => break,
-            Step::BudgetSpent => return Err(Cause::Upstream("it sent rows before the login was done".to_owned())),
+            Step::BudgetSpent => {
+                return Err(Cause::Upstream(
+                    "it sent rows before the login was done".to_owned(),
+                ));
+            }
             Step::Token(token) => read.token(token.kind, token.bytes, asked)?,
         }
         rest = rest.get(consumed..).unwrap_or_default();
     }
     walker.end_message().map_err(unreadable)?;
-    let Reading { kept, logged_in, packet_size, options } = read;
-    Ok(LoginResponse { tokens: kept.freeze(), logged_in, packet_size, walker: options })
+    let Reading {
+        kept,
+        logged_in,
+        packet_size,
+        options,
+    } = read;
+    Ok(LoginResponse {
+        tokens: kept.freeze(),
+        logged_in,
+        packet_size,
+        walker: options,
+    })
 }
 
 struct Reading {
@@ -60,7 +87,8 @@ struct Reading {
 
 impl Reading {
     fn token(&mut self, kind: TokenKind, bytes: &[u8], asked: &[Feature]) -> Result<(), Cause> {
-        let broken = |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response is broken: {e}"));
+        let broken =
+            |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response is broken: {e}"));
         match kind {
             TokenKind::EnvChange => {
                 let change = EnvChange::parse(bytes).map_err(broken)?;
@@ -84,7 +112,9 @@ impl Reading {
             }
             TokenKind::FeatureExtAck => return self.features(bytes, asked),
             TokenKind::Sspi | TokenKind::FedAuthInfo => {
-                return Err(Cause::NotAllowed("the server asks for integrated or federated authentication"));
+                return Err(Cause::NotAllowed(
+                    "the server asks for integrated or federated authentication",
+                ));
             }
             _ => {}
         }

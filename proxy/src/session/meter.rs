@@ -43,7 +43,10 @@ impl Meter {
         Self {
             kind,
             request,
-            totals: Quantity { requests: 1, ..Quantity::default() },
+            totals: Quantity {
+                requests: 1,
+                ..Quantity::default()
+            },
             result_sets: 0,
             rows_affected: 0,
             bulk_bytes: 0,
@@ -82,7 +85,9 @@ impl Meter {
     /// What the next row costs, with everything that is due before it.
     #[must_use]
     pub fn next_row_nanos(&self, bytes_ahead: u64) -> i64 {
-        self.due_nanos(bytes_ahead).saturating_add(self.tariff.per_row_nanos).max(1)
+        self.due_nanos(bytes_ahead)
+            .saturating_add(self.tariff.per_row_nanos)
+            .max(1)
     }
 
     /// Rows that may begin if `nanos` can be spent and `bytes_ahead` bytes of the packet in hand are paid for as well.
@@ -90,11 +95,21 @@ impl Meter {
     pub fn budget(&self, nanos: i64, bytes_ahead: u64) -> Budget {
         let left = nanos.saturating_sub(self.due_nanos(bytes_ahead));
         if left < 0 {
-            return Budget { rows: 0, bytes: u64::MAX };
+            return Budget {
+                rows: 0,
+                bytes: u64::MAX,
+            };
         }
         let per_row = self.tariff.per_row_nanos;
-        let rows = if per_row == 0 { u64::MAX } else { u64::try_from(left / per_row).unwrap_or(0) };
-        Budget { rows, bytes: u64::MAX }
+        let rows = if per_row == 0 {
+            u64::MAX
+        } else {
+            u64::try_from(left / per_row).unwrap_or(0)
+        };
+        Budget {
+            rows,
+            bytes: u64::MAX,
+        }
     }
 
     /// Everything due is paid: answers how much that was.
@@ -133,8 +148,18 @@ impl Meter {
     /// What of the part's journal slot does not change.
     #[must_use]
     pub fn slot_head(&self, session: u32) -> SlotHead {
-        let Self { kind, request, started_unix_nanos, .. } = *self;
-        SlotHead { session, request, kind, started_unix_nanos }
+        let Self {
+            kind,
+            request,
+            started_unix_nanos,
+            ..
+        } = *self;
+        SlotHead {
+            session,
+            request,
+            kind,
+            started_unix_nanos,
+        }
     }
 
     /// The part as its journal slot holds it.
@@ -185,7 +210,12 @@ impl Meter {
     /// The next part of the same request, after the lease changed: counts start anew, nothing is counted twice.
     #[must_use]
     pub fn next_part(&self) -> Self {
-        let mut part = Self::new(self.kind, self.request, Arc::clone(&self.tariff), self.started_unix_nanos);
+        let mut part = Self::new(
+            self.kind,
+            self.request,
+            Arc::clone(&self.tariff),
+            self.started_unix_nanos,
+        );
         part.totals = Quantity::default();
         part.unparsed = self.unparsed;
         part

@@ -74,7 +74,10 @@ pub(super) enum Upload {
     /// Passed on packet by packet.
     Forward(PacketType),
     /// Refused: thrown away to its end, then answered.
-    Drop { kind: PacketType, answer: Refusal },
+    Drop {
+        kind: PacketType,
+        answer: Refusal,
+    },
     /// Thrown away to its end; the answer comes by another way.
     Skip(PacketType),
 }
@@ -119,9 +122,14 @@ pub(super) struct Open {
 pub(super) enum OnCredit {
     No,
     /// The row in hand is finished, then the response is cut for this cause.
-    Row { cause: Cause, bytes: u64 },
+    Row {
+        cause: Cause,
+        bytes: u64,
+    },
     /// An exempt request.
-    Exempt { bytes: u64 },
+    Exempt {
+        bytes: u64,
+    },
 }
 
 /// How far the answer is.
@@ -233,11 +241,18 @@ impl Relay {
     pub(super) fn close_record(&mut self, cx: &mut Context<'_>, mut meter: Meter, outcome: Outcome) {
         let record = meter.record(&self.payer, outcome, cx.unix_nanos);
         self.session_totals.add(&record);
-        cx.closings.push(Closing { head: meter.slot_head(self.payer.session), record, guard: meter.take_guard() });
+        cx.closings.push(Closing {
+            head: meter.slot_head(self.payer.session),
+            record,
+            guard: meter.take_guard(),
+        });
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) {
-        if let Some(Open { meter: Some(meter), .. }) = self.open.take() {
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = self.open.take()
+        {
             self.finished = Some((meter, outcome));
         }
     }
@@ -303,7 +318,11 @@ impl Relay {
             kind: PacketType::TabularResult,
             first_status: PacketStatus::NORMAL,
             spid: self.spid,
-            first_packet_id: if self.mid_message { self.next_packet_id } else { weir_tds::message::FIRST_PACKET_ID },
+            first_packet_id: if self.mid_message {
+                self.next_packet_id
+            } else {
+                weir_tds::message::FIRST_PACKET_ID
+            },
             body: tokens,
         };
         self.next_packet_id = cx.client.send_message(&message)?;
@@ -314,12 +333,35 @@ impl Relay {
 
 impl Session {
     fn relay_and_context(&mut self, now: Instant) -> Option<(&mut Relay, Context<'_>)> {
-        let Self { settings, client, server, phase, actions, deadline, unix_nanos, chunk, closings } = self;
+        let Self {
+            settings,
+            client,
+            server,
+            phase,
+            actions,
+            deadline,
+            unix_nanos,
+            chunk,
+            closings,
+        } = self;
         let Phase::Ready(relay) = phase else {
             return None;
         };
         let unix_nanos = *unix_nanos;
-        Some((relay, Context { client, server, settings, actions, deadline, chunk, closings, now, unix_nanos }))
+        Some((
+            relay,
+            Context {
+                client,
+                server,
+                settings,
+                actions,
+                deadline,
+                chunk,
+                closings,
+                now,
+                unix_nanos,
+            },
+        ))
     }
 
     pub(super) fn run_relay(&mut self, now: Instant) -> Result<(), SessionEnd> {
@@ -342,10 +384,17 @@ impl Session {
             return;
         };
         if let Some((meter, _)) = relay.finished.take() {
-            let outcome = if cx.client.out.is_empty() { Outcome::Completed } else { outcome };
+            let outcome = if cx.client.out.is_empty() {
+                Outcome::Completed
+            } else {
+                outcome
+            };
             relay.close_record(&mut cx, meter, outcome);
         }
-        if let Some(Open { meter: Some(meter), .. }) = relay.open.take() {
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = relay.open.take()
+        {
             relay.close_record(&mut cx, meter, outcome);
         }
     }
@@ -371,6 +420,9 @@ impl Session {
 
     /// The server's connection is gone in the middle of an answer.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
-        self.fail_fatally(&Cause::Upstream("it closed the connection during the answer".to_owned()), now);
+        self.fail_fatally(
+            &Cause::Upstream("it closed the connection during the answer".to_owned()),
+            now,
+        );
     }
 }

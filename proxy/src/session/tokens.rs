@@ -21,7 +21,13 @@ fn kind_of(kind: RequestKind) -> answer::RequestKind {
 
 fn refusal_of<'a>(refused: &'a Refused, class: u8, server_name: &'a str) -> Refusal<'a> {
     let number = i32::try_from(refused.number).unwrap_or(i32::MAX);
-    Refusal { number, state: refused.state, class, message: &refused.message, server_name }
+    Refusal {
+        number,
+        state: refused.state,
+        class,
+        message: &refused.message,
+        server_name,
+    }
 }
 
 fn tokens(version: TdsVersion, write: impl FnOnce(&mut TokenBuf)) -> Bytes {
@@ -33,19 +39,25 @@ fn tokens(version: TdsVersion, write: impl FnOnce(&mut TokenBuf)) -> Bytes {
 /// ERROR and the right DONE for a request that was not passed on.
 pub(super) fn refusal(version: TdsVersion, kind: RequestKind, refused: &Refused, server: &str) -> Bytes {
     let refusal = refusal_of(refused, CLASS, server);
-    tokens(version, |out| answer::refuse(out, &refusal, kind_of(kind), Stage::NotStarted))
+    tokens(version, |out| {
+        answer::refuse(out, &refusal, kind_of(kind), Stage::NotStarted)
+    })
 }
 
 /// ERROR and the right DONE behind a response that was cut.
 pub(super) fn cut(version: TdsVersion, kind: RequestKind, refused: &Refused, server: &str) -> Bytes {
     let refusal = refusal_of(refused, CLASS, server);
-    tokens(version, |out| answer::refuse(out, &refusal, kind_of(kind), Stage::Cut))
+    tokens(version, |out| {
+        answer::refuse(out, &refusal, kind_of(kind), Stage::Cut)
+    })
 }
 
 /// The same with class 20: the connection ends behind it.
 pub(super) fn fatal(version: TdsVersion, kind: RequestKind, refused: &Refused, server: &str) -> Bytes {
     let refusal = refusal_of(refused, CLASS_FATAL, server);
-    tokens(version, |out| answer::refuse(out, &refusal, kind_of(kind), Stage::Cut))
+    tokens(version, |out| {
+        answer::refuse(out, &refusal, kind_of(kind), Stage::Cut)
+    })
 }
 
 /// Login denial: ERROR and DONE(ERROR); the connection is closed behind it.
@@ -65,7 +77,12 @@ pub(super) fn attention_ack(version: TdsVersion) -> Bytes {
 }
 
 /// A result set of text columns, in the form that a request of this kind expects.
-pub(super) fn table(version: TdsVersion, kind: RequestKind, columns: &[&str], rows: Vec<Vec<Option<String>>>) -> Bytes {
+pub(super) fn table(
+    version: TdsVersion,
+    kind: RequestKind,
+    columns: &[&str],
+    rows: Vec<Vec<Option<String>>>,
+) -> Bytes {
     tokens(version, |out| {
         let built = answer::result_set(out, &ResultSet { columns, rows }, kind_of(kind));
         debug_assert!(built.is_ok(), "every row has as many cells as there are columns");

@@ -20,7 +20,7 @@ use crate::gate::{
 };
 
 /// Bytes of a request that are held to see what it is. A longer one is not exempt and not a command.
-pub const INSPECT_MAX: usize = 64 * 1024;
+pub(super) const INSPECT_MAX: usize = 64 * 1024;
 
 /// Both reset bits.
 const RESETS: PacketStatus = PacketStatus(PacketStatus::RESET.0 | PacketStatus::RESET_SKIP_TRAN.0);
@@ -51,7 +51,9 @@ impl Relay {
                 continue;
             }
             match &self.upload {
-                Upload::Idle if self.open.is_some() || self.finished.is_some() || self.ending => return Ok(()),
+                Upload::Idle if self.open.is_some() || self.finished.is_some() || self.ending => {
+                    return Ok(());
+                }
                 Upload::Idle => self.begin_request(&header)?,
                 Upload::AwaitCredit(_) => return Ok(()),
                 _ => {}
@@ -63,7 +65,10 @@ impl Relay {
 
     fn begin_request(&mut self, header: &PacketHeader) -> Result<(), SessionEnd> {
         if request_kind(header.kind).is_none() {
-            return Err(client_fault(format!("packet type 0x{:02x} after login", header.kind.byte())));
+            return Err(client_fault(format!(
+                "packet type 0x{:02x} after login",
+                header.kind.byte()
+            )));
         }
         self.upload = Upload::Inspect(Held {
             kind: header.kind,
@@ -110,7 +115,8 @@ impl Relay {
         packet: Bytes,
         cx: &mut Context<'_>,
     ) -> Result<(), SessionEnd> {
-        held.body.extend_from_slice(packet.get(HEADER_LEN..).unwrap_or_default());
+        held.body
+            .extend_from_slice(packet.get(HEADER_LEN..).unwrap_or_default());
         held.packets.push(packet);
         held.complete = header.status.is_eom();
         held.ignored = header.status.contains(PacketStatus::IGNORE);
@@ -192,7 +198,11 @@ impl Relay {
         open.uploaded_at = held.complete.then_some(cx.now);
         self.open = Some(open);
         self.walker.begin_message();
-        self.upload = if held.complete { Upload::Idle } else { Upload::Forward(held.kind) };
+        self.upload = if held.complete {
+            Upload::Idle
+        } else {
+            Upload::Forward(held.kind)
+        };
         for packet in held.packets {
             cx.server.send(packet)?;
         }
@@ -217,7 +227,11 @@ impl Relay {
                 }
             }
         }
-        self.upload = if last { Upload::Idle } else { Upload::Forward(header.kind) };
+        self.upload = if last {
+            Upload::Idle
+        } else {
+            Upload::Forward(header.kind)
+        };
         cx.server.send(packet)?;
         Ok(())
     }
@@ -241,7 +255,12 @@ impl Relay {
             Command::Balance => {
                 let state = self.purse.state();
                 let terms = &self.payer.terms;
-                let spendable = Amount::from(state.leftover_nanos.saturating_add(state.outstanding_nanos).max(0));
+                let spendable = Amount::from(
+                    state
+                        .leftover_nanos
+                        .saturating_add(state.outstanding_nanos)
+                        .max(0),
+                );
                 let row = vec![
                     text(terms.account.to_string()),
                     state.balance,
@@ -277,7 +296,10 @@ impl Relay {
         if held.complete {
             return self.answer(answer, cx);
         }
-        self.upload = Upload::Drop { kind: held.kind, answer };
+        self.upload = Upload::Drop {
+            kind: held.kind,
+            answer,
+        };
         Ok(())
     }
 
