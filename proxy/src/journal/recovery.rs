@@ -63,6 +63,13 @@ pub(crate) fn recover(
                 format!("no segment of epoch {epoch}, though it was shipped"),
             ));
         }
+        if fs::read(&slots_path).is_ok_and(|slots| slots.iter().any(|b| *b != 0)) {
+            return Err(JournalError::damaged(
+                &slots_path,
+                0,
+                "responses were open, but the epoch's segments are missing",
+            ));
+        }
         remove(place, &slots_path)?;
         return Ok(Recovered::default());
     };

@@ -1,0 +1,3 @@
+//! The proxy's parts under crashes, contention and a failing neighbour.
+
+mod journal;
