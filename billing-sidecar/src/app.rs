@@ -1,17 +1,44 @@
-//! The composition root: binds the listeners, wires adapters to the domain's drivers, and stops them in order.
+//! The composition root: opens stores, binds listeners, wires adapters to the drivers, and stops them in order.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status};
-use weir_contracts::proto::billing::{self as proto, gate_server};
+use weir_contracts::{event::USAGE_TOPIC, proto::billing::gate_server};
 
-use crate::config::{Config, ConfigError};
+use crate::{
+    adapters::{
+        Api, BearerGuard, EmbeddedBroker, EmbeddedOutbox, GateServer, SqliteItems, SqliteStore, WalletGrpc,
+        WalletRest, now, router,
+    },
+    config::{Config, ConfigError},
+    flow::{
+        books::Reconciler,
+        desk::Desk,
+        hub::Hub,
+        live::{self, Live},
+        meters::Meters,
+        rater::{RATING_QUEUE, Rater},
+        relay::Relay,
+        settler::Settler,
+        tenants::Tenants,
+        wallet_watch,
+    },
+    ports::{
+        PortError,
+        billing_store::BillingStore,
+        broker::Broker,
+        items::Items,
+        outbox_source::OutboxSource,
+        wallet_client::{ReadModel, WalletClient},
+    },
+};
 
 /// How long `stop` waits for what is under way before it drops it. Everything is durable, so dropping loses no money.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// Connections that die silently are noticed this soon, so that a proxy that is gone stops counting as watching.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +49,15 @@ pub enum StartError {
     /// A listener cannot be bound: taken, or not ours.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// The data directory cannot be made.
+    #[error("cannot make {0}: {1}")]
+    Directory(std::path::PathBuf, std::io::Error),
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] PortError),
+    /// Opening the stores ended by itself.
+    #[error("opening the stores ended: {0}")]
+    Opening(String),
 }
 
 /// The running service.
@@ -49,77 +85,201 @@ impl Running {
     }
 }
 
+/// What is opened from files. Blocking.
+struct Opened {
+    store: Arc<dyn BillingStore>,
+    items: Arc<dyn Items>,
+    broker: Arc<dyn Broker>,
+    outboxes: Vec<Arc<dyn OutboxSource>>,
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let make =
+        |path: &Path| std::fs::create_dir_all(path).map_err(|e| StartError::Directory(path.to_owned(), e));
+    make(&config.data_dir)?;
+    for path in config.outbox_paths.iter().chain([&config.broker_path]) {
+        path.parent().map_or(Ok(()), make)?;
+    }
+    let mut outboxes: Vec<Arc<dyn OutboxSource>> = Vec::new();
+    for path in &config.outbox_paths {
+        outboxes.push(Arc::new(EmbeddedOutbox::open(path)?));
+    }
+    Ok(Opened {
+        store: Arc::new(SqliteStore::open(&config.data_dir.join("billing.db"))?),
+        items: Arc::new(SqliteItems::open(&config.data_dir.join("items.db"))?),
+        broker: Arc::new(EmbeddedBroker::open(&config.broker_path)?),
+        outboxes,
+    })
+}
+
 /// Starts the service; returns when both listeners are bound and it is ready.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.resolve()?;
+    let files = config.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&files))
+        .await
+        .map_err(|e| StartError::Opening(e.to_string()))??;
     let rest = bind(config.rest_listen).await?;
     let grpc = bind(config.grpc_listen).await?;
-    let (rest_addr, grpc_addr) = (
-        address(&rest, config.rest_listen),
-        address(&grpc, config.grpc_listen),
-    );
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let router = axum::Router::new().route("/health", axum::routing::get(async || "ok\n"));
-    let until = stop.clone().cancelled_owned();
-    tasks.spawn(async move {
-        let _ = axum::serve(rest, router).with_graceful_shutdown(until).await;
-    });
-    let until = stop.clone().cancelled_owned();
-    tasks.spawn(async move {
-        let _ = tonic::transport::Server::builder()
-            .add_service(gate_server::GateServer::new(Stub))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), until)
-            .await;
-    });
-    Ok(Running {
-        rest_addr,
-        grpc_addr,
-        stop,
-        tasks,
-    })
+    let running = Running {
+        rest_addr: rest.local_addr().unwrap_or(config.rest_listen),
+        grpc_addr: grpc.local_addr().unwrap_or(config.grpc_listen),
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    opened.broker.bind(RATING_QUEUE, USAGE_TOPIC).await?;
+    let parts = Parts {
+        wallet: Arc::new(WalletGrpc::new(&config)?),
+        opened,
+        hub: Arc::default(),
+        meters: Arc::default(),
+        live: Arc::default(),
+        config,
+    };
+    let tenants = parts.tenants();
+    tenants.load().await?;
+    parts.spawn_drivers(&running);
+    parts.spawn_servers(&running, tenants, rest, grpc);
+    Ok(running)
 }
 
 async fn bind(at: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(at).await.map_err(|e| StartError::Listen(at, e))
 }
 
-fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+/// Everything that more than one driver needs.
+struct Parts {
+    config: Config,
+    opened: Opened,
+    wallet: Arc<dyn WalletClient>,
+    hub: Arc<Hub>,
+    meters: Arc<Meters>,
+    live: Arc<Live>,
 }
 
-struct Stub;
-
-#[tonic::async_trait]
-impl gate_server::Gate for Stub {
-    async fn register(
-        &self,
-        _: Request<proto::RegisterRequest>,
-    ) -> Result<Response<proto::RegisterReply>, Status> {
-        Err(Status::unimplemented("soon"))
+impl Parts {
+    fn tenants(&self) -> Arc<Tenants> {
+        Arc::new(Tenants {
+            store: Arc::clone(&self.opened.store),
+            wallet: Arc::clone(&self.wallet),
+            hub: Arc::clone(&self.hub),
+        })
     }
 
-    async fn resolve_tenant(
-        &self,
-        _: Request<proto::ResolveTenantRequest>,
-    ) -> Result<Response<proto::ResolveTenantReply>, Status> {
-        Err(Status::unimplemented("soon"))
+    fn spawn_drivers(&self, running: &Running) {
+        let Opened {
+            store,
+            items,
+            broker,
+            outboxes,
+        } = &self.opened;
+        let (tasks, stop) = (&running.tasks, &running.stop);
+        let charged = Arc::new(Notify::new());
+        for outbox in outboxes {
+            let relay = Relay {
+                outbox: Arc::clone(outbox),
+                broker: Arc::clone(broker),
+                meters: Arc::clone(&self.meters),
+            };
+            tasks.spawn(relay.run(stop.clone()));
+        }
+        let rater = Rater {
+            broker: Arc::clone(broker),
+            store: Arc::clone(store),
+            hub: Arc::clone(&self.hub),
+            meters: Arc::clone(&self.meters),
+            charged: Arc::clone(&charged),
+            now,
+        };
+        tasks.spawn(rater.run(stop.clone()));
+        let settler = Settler {
+            store: Arc::clone(store),
+            wallet: Arc::clone(&self.wallet),
+            items: Arc::clone(items),
+            hub: Arc::clone(&self.hub),
+            meters: Arc::clone(&self.meters),
+            charged,
+        };
+        tasks.spawn(settler.run(stop.clone()));
+        tasks.spawn(wallet_watch::run(
+            Arc::clone(&self.wallet),
+            Arc::clone(&self.hub),
+            Arc::clone(&self.meters),
+            stop.clone(),
+        ));
+        let live = Arc::clone(&self.live);
+        tasks.spawn(live::run(live, Arc::clone(store), outboxes.clone(), stop.clone()));
     }
 
-    async fn lease(&self, _: Request<proto::LeaseRequest>) -> Result<Response<proto::LeaseReply>, Status> {
-        Err(Status::unimplemented("soon"))
+    fn spawn_servers(&self, running: &Running, tenants: Arc<Tenants>, rest: TcpListener, grpc: TcpListener) {
+        let (tasks, stop) = (&running.tasks, &running.stop);
+        let gate = self.gate(running, Arc::clone(&tenants));
+        let guard = BearerGuard(self.config.token.clone());
+        let until = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let served = tonic::transport::Server::builder()
+                .tcp_nodelay(true)
+                .http2_keepalive_interval(Some(PING_EVERY))
+                .http2_keepalive_timeout(Some(PING_EVERY))
+                .add_service(gate_server::GateServer::with_interceptor(gate, guard))
+                .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), until)
+                .await;
+            if let Err(e) = served {
+                tracing::error!("the gate's gRPC ended: {e}");
+            }
+        });
+        let routes = router(self.api(tenants));
+        let until = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            if let Err(e) = axum::serve(rest, routes).with_graceful_shutdown(until).await {
+                tracing::error!("REST ended: {e}");
+            }
+        });
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<proto::Notice, Status>> + Send>>;
-
-    async fn watch(&self, _: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("soon"))
+    fn gate(&self, running: &Running, tenants: Arc<Tenants>) -> GateServer {
+        let desk = Desk {
+            store: Arc::clone(&self.opened.store),
+            wallet: Arc::clone(&self.wallet),
+            hub: Arc::clone(&self.hub),
+            meters: Arc::clone(&self.meters),
+            config: self.config.lease.clone(),
+        };
+        GateServer {
+            desk: Arc::new(desk),
+            hub: Arc::clone(&self.hub),
+            tenants,
+            store: Arc::clone(&self.opened.store),
+            stop: running.stop.clone(),
+            tasks: running.tasks.clone(),
+        }
     }
 
-    async fn report_closed(
-        &self,
-        _: Request<proto::CloseReport>,
-    ) -> Result<Response<proto::CloseReportReply>, Status> {
-        Err(Status::unimplemented("soon"))
+    fn api(&self, tenants: Arc<Tenants>) -> Arc<Api> {
+        let read_model = self.config.wallet_rest_url.as_ref().map(|url| {
+            let rest: Arc<dyn ReadModel> = Arc::new(WalletRest::new(url, self.config.token.clone()));
+            rest
+        });
+        let reconciler = Reconciler {
+            store: Arc::clone(&self.opened.store),
+            wallet: Arc::clone(&self.wallet),
+            read_model,
+            items: Arc::clone(&self.opened.items),
+            broker: Arc::clone(&self.opened.broker),
+            hub: Arc::clone(&self.hub),
+            meters: Arc::clone(&self.meters),
+        };
+        Arc::new(Api {
+            token: self.config.token.clone(),
+            store: Arc::clone(&self.opened.store),
+            wallet: Arc::clone(&self.wallet),
+            broker: Arc::clone(&self.opened.broker),
+            tenants,
+            hub: Arc::clone(&self.hub),
+            reconciler,
+            live: Arc::clone(&self.live),
+            meters: Arc::clone(&self.meters),
+            now,
+        })
     }
 }

@@ -10,15 +10,18 @@
 //! | [`config`] | text → typed [`Config`], or one clear error |
 //! | [`app`] | composition root: [`Config`] → [`Running`] |
 //! | [`domain`] | pure decisions: leases, rating, accounts, settlement, reconciliation; no tokio, clock, files |
-//! | `ports` | what the domain's drivers need from the world |
-//! | `adapters` | SQLite stores, embedded broker and outbox, wallet over gRPC, the Gate server, REST |
-//! | `flow` | the drivers: relay, rating consumer, settler, credit desk, hub, wait-settled |
+//! | [`ports`] | what the domain's drivers need from the world |
+//! | [`adapters`] | SQLite stores, embedded broker and outbox, wallet over gRPC, the Gate server, REST |
+//! | [`flow`] | the drivers: relay, rating consumer, settler, credit desk, hub, wait-settled |
 //!
 //! Arrows: `main → app → adapters → ports ◄ domain`. Deliberately absent: the wallet's code (it is asked over gRPC).
 
+pub mod adapters;
 pub mod app;
 pub mod config;
 pub mod domain;
+pub mod flow;
+pub mod ports;
 
 pub use app::{Running, StartError, start};
 pub use config::{Config, ConfigError, LeaseConfig, Token};

@@ -1,0 +1,22 @@
+//! The world: SQLite files, embedded broker and outbox, the wallet over gRPC and REST, the clock, the Gate server, REST.
+
+mod clock;
+mod embedded_broker;
+mod embedded_outbox;
+mod gate_grpc;
+mod rest;
+mod sqlite_items;
+mod sqlite_store;
+mod sqlite_thread;
+mod wallet_grpc;
+mod wallet_rest;
+
+pub use clock::now;
+pub use embedded_broker::EmbeddedBroker;
+pub use embedded_outbox::EmbeddedOutbox;
+pub use gate_grpc::{BearerGuard, GateServer};
+pub use rest::{Api, router};
+pub use sqlite_items::SqliteItems;
+pub use sqlite_store::SqliteStore;
+pub use wallet_grpc::WalletGrpc;
+pub use wallet_rest::WalletRest;

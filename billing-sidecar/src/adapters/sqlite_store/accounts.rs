@@ -1,0 +1,173 @@
+//! Accounts, tariff versions and proxies' starts in SQLite.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Serialize, de::DeserializeOwned};
+use weir_contracts::{ids::AccountId, money::Amount, tariff::Tariff};
+
+use super::super::sqlite_thread::{SqlError, from_db, to_db};
+use crate::{
+    domain::{
+        accounts::{Account, canonical_login},
+        proxies::{KnownStart, Registration, StartRefused, admit},
+        tariffs::PricedTariff,
+    },
+    ports::billing_store::Stored,
+};
+
+const COLUMNS: &str =
+    "account, login, currency, mode, cut, tariff, row_credit_bytes, initial_nanos, wallet_id";
+
+/// Words of our enums, as JSON has them.
+fn word(value: &impl Serialize) -> Result<String, SqlError> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        _ => Err(SqlError::corrupt("a value that is not a word")),
+    }
+}
+
+fn of_word<T: DeserializeOwned>(word: String) -> Result<T, SqlError> {
+    serde_json::from_value(serde_json::Value::String(word)).map_err(SqlError::corrupt)
+}
+
+fn account(row: &Row<'_>) -> Result<Account, SqlError> {
+    let initial: String = row.get(7)?;
+    Ok(Account {
+        id: of_word(row.get(0)?)?,
+        login: row.get(1)?,
+        currency: of_word(row.get(2)?)?,
+        mode: of_word(row.get(3)?)?,
+        cut: of_word(row.get(4)?)?,
+        tariff: row.get(5)?,
+        row_credit_bytes: from_db(row.get(6)?),
+        initial_credit: Amount::from_nanos(initial.parse().map_err(SqlError::corrupt)?),
+        wallet_id: row.get(8)?,
+    })
+}
+
+fn find(c: &Connection, column: &str, value: &str) -> Result<Option<Account>, SqlError> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE {column} = ?1");
+    let mut statement = c.prepare_cached(&sql)?;
+    let mut rows = statement.query([value])?;
+    rows.next()?.map(account).transpose()
+}
+
+pub(super) fn by_id(c: &Connection, id: &AccountId) -> Result<Option<Account>, SqlError> {
+    find(c, "account", id.as_str())
+}
+
+pub(super) fn by_login(c: &Connection, canonical: &str) -> Result<Option<Account>, SqlError> {
+    find(c, "login_key", canonical)
+}
+
+pub(super) fn all(c: &Connection) -> Result<Vec<Account>, SqlError> {
+    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts ORDER BY account"))?;
+    let mut rows = statement.query([])?;
+    let mut accounts = Vec::new();
+    while let Some(row) = rows.next()? {
+        accounts.push(account(row)?);
+    }
+    Ok(accounts)
+}
+
+pub(super) fn add(c: &Connection, new: Account) -> Result<Stored<Account>, SqlError> {
+    let login_key = canonical_login(&new.login).map_err(SqlError::corrupt)?;
+    if let Some(there) = by_id(c, &new.id)? {
+        return Ok(if there.same_request(&new) {
+            Stored::Same(there)
+        } else {
+            Stored::Other(format!("account {} exists with other terms", new.id))
+        });
+    }
+    if let Some(other) = by_login(c, &login_key)? {
+        return Ok(Stored::Other(format!(
+            "login `{}` means account {}",
+            new.login, other.id
+        )));
+    }
+    c.prepare_cached(
+        "INSERT INTO accounts (account, login, login_key, currency, mode, cut, tariff, row_credit_bytes, initial_nanos)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        new.id.as_str(),
+        new.login,
+        login_key,
+        new.currency.code(),
+        word(&new.mode)?,
+        word(&new.cut)?,
+        new.tariff,
+        to_db(new.row_credit_bytes),
+        new.initial_credit.nanos().to_string(),
+    ])?;
+    Ok(Stored::New(new))
+}
+
+pub(super) fn set_wallet(c: &Connection, account: &AccountId, wallet_id: &str) -> Result<(), SqlError> {
+    c.prepare_cached("UPDATE accounts SET wallet_id = ?2 WHERE account = ?1")?
+        .execute([account.as_str(), wallet_id])?;
+    Ok(())
+}
+
+fn priced(row: &Row<'_>) -> Result<PricedTariff, SqlError> {
+    let prices: String = row.get(1)?;
+    let tariff: Tariff = serde_json::from_str(&prices).map_err(SqlError::corrupt)?;
+    Ok(PricedTariff {
+        tariff,
+        currency: of_word(row.get(0)?)?,
+    })
+}
+
+pub(super) fn tariff(c: &Connection, version: &str) -> Result<Option<PricedTariff>, SqlError> {
+    let mut statement = c.prepare_cached("SELECT currency, prices FROM tariffs WHERE version = ?1")?;
+    let mut rows = statement.query([version])?;
+    rows.next()?.map(priced).transpose()
+}
+
+pub(super) fn tariffs(c: &Connection) -> Result<Vec<PricedTariff>, SqlError> {
+    let mut statement = c.prepare_cached("SELECT currency, prices FROM tariffs ORDER BY version")?;
+    let mut rows = statement.query([])?;
+    let mut tariffs = Vec::new();
+    while let Some(row) = rows.next()? {
+        tariffs.push(priced(row)?);
+    }
+    Ok(tariffs)
+}
+
+pub(super) fn add_tariff(c: &Connection, new: PricedTariff) -> Result<Stored<PricedTariff>, SqlError> {
+    let version = new.tariff.version.clone();
+    match tariff(c, &version)? {
+        Some(there) if there == new => return Ok(Stored::Same(there)),
+        Some(_) => {
+            return Ok(Stored::Other(format!(
+                "tariff {version} exists with other prices: a version never changes, name a new one"
+            )));
+        }
+        None => {}
+    }
+    let prices = serde_json::to_string(&new.tariff).map_err(SqlError::corrupt)?;
+    c.prepare_cached("INSERT INTO tariffs (version, currency, prices) VALUES (?1, ?2, ?3)")?
+        .execute([version.as_str(), new.currency.code(), prices.as_str()])?;
+    Ok(Stored::New(new))
+}
+
+pub(super) fn register(c: &Connection, start: &Registration) -> Result<Result<(), StartRefused>, SqlError> {
+    let proxy = start.proxy.to_string();
+    let known = c
+        .prepare_cached("SELECT epoch, boot_nonce FROM proxies WHERE proxy = ?1")?
+        .query_row([&proxy], |row| {
+            Ok(KnownStart {
+                epoch: from_db(row.get(0)?),
+                boot_nonce: row.get(1)?,
+            })
+        })
+        .optional()?;
+    let verdict = admit(known.as_ref(), start);
+    if verdict.is_ok() {
+        c.prepare_cached(
+            "INSERT INTO proxies (proxy, epoch, boot_nonce) VALUES (?1, ?2, ?3)
+             ON CONFLICT (proxy) DO UPDATE SET epoch = ?2, boot_nonce = ?3",
+        )?
+        .execute(params![proxy, to_db(start.epoch), start.boot_nonce])?;
+    }
+    Ok(verdict)
+}

@@ -1,0 +1,113 @@
+//! Waits until an account is settled: its leases closed, every response that had ended rated and captured, the holds of
+//! closed leases released.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use weir_contracts::{event::Place, ids::AccountId};
+
+use super::hub::{Hub, Ticket};
+use crate::{
+    domain::lease::{Lease, LeaseState},
+    ports::{PortError, billing_store::BillingStore},
+};
+
+/// Longest wait.
+pub const SETTLED_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why it is not settled.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSettled {
+    /// The deadline passed; what is missing, in words.
+    #[error("not settled within {SETTLED_DEADLINE:?}: {}", .0.join("; "))]
+    Missing(Vec<String>),
+    /// Too many wait already.
+    #[error("too many requests wait for accounts to settle: ask again")]
+    Busy,
+    /// The store failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+/// Has the account's leases closed and waits.
+pub async fn wait_settled(
+    store: &dyn BillingStore,
+    hub: &Arc<Hub>,
+    account: &AccountId,
+) -> Result<(), NotSettled> {
+    let deadline = Instant::now() + SETTLED_DEADLINE;
+    let mut progress = hub.progress();
+    let ticket = hub.ask_to_close(account, None).ok_or(NotSettled::Busy)?;
+    loop {
+        progress.mark_unchanged();
+        let missing = missing(store, hub, &ticket, account).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::timeout_at(deadline, progress.changed())
+            .await
+            .is_err()
+        {
+            return Err(NotSettled::Missing(missing));
+        }
+    }
+}
+
+async fn missing(
+    store: &dyn BillingStore,
+    hub: &Hub,
+    ticket: &Ticket,
+    account: &AccountId,
+) -> Result<Vec<String>, PortError> {
+    let reports = ticket.reports();
+    let mut missing = Vec::new();
+    for proxy in hub.watchers() {
+        if !reports.contains_key(&proxy) {
+            missing.push(format!(
+                "proxy {proxy} has not said that it closed the account's leases"
+            ));
+        }
+    }
+    for (proxy, report) in &reports {
+        let until = Place {
+            epoch: report.epoch,
+            sequence: report.last_sequence,
+        };
+        let mark = store.mark(*proxy).await?;
+        if report.last_sequence > 0 && mark.is_none_or(|mark| mark < until) {
+            missing.push(format!(
+                "usage of proxy {proxy} is not rated up to {}-{}",
+                until.epoch, until.sequence
+            ));
+        }
+    }
+    // After the marks: what they cover is in the store by now.
+    let unsettled = store.unsettled(account).await?;
+    if unsettled.charges > 0 {
+        missing.push(format!(
+            "{} charges are not captured and booked",
+            unsettled.charges
+        ));
+    }
+    if unsettled.failed > 0 {
+        missing.push(format!("{} charges were refused by the wallet", unsettled.failed));
+    }
+    for lease in unsettled.leases {
+        missing.extend(open_lease(&lease, reports.contains_key(&lease.id.proxy)));
+    }
+    Ok(missing)
+}
+
+/// A reported proxy's open lease is in use by a response in flight, or newer than the report: nothing to wait for.
+fn open_lease(lease: &Lease, reported: bool) -> Option<String> {
+    let id = lease.id;
+    match lease.state {
+        LeaseState::Open if reported => None,
+        LeaseState::Open => Some(format!("lease {id} is open and its proxy is not connected")),
+        LeaseState::Closing => Some(format!("the hold of lease {id} is not released")),
+        LeaseState::Blocked => Some(format!(
+            "lease {id} is blocked: its closing record does not add up"
+        )),
+        LeaseState::Settled => None,
+    }
+}
