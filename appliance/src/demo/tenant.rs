@@ -18,6 +18,8 @@ pub(crate) fn ensure(client: &Client, credit: Amount) -> Result<Value, ClientErr
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }
+    let prices = json!({ "currency": "USD", "per_row": "0.000010" });
+    let _: Value = client.put(&format!("/api/tariffs/{TARIFF}"), &prices)?;
     let account = json!({
         "account": TENANT,
         "login": TENANT,
