@@ -9,6 +9,8 @@ pub mod decide;
 pub mod event;
 pub mod ids;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use apply::Corrupt;
 pub use command::{Command, Move};
