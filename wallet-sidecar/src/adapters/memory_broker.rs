@@ -120,6 +120,13 @@ impl MemoryBroker {
         Ok(())
     }
 
+    /// When the next message that waits for its time may be taken.
+    fn next_visible(&self, queue: &str) -> Instant {
+        let waits = |q: &QueueState| q.waiting.iter().map(|w| w.not_before).min();
+        let next = self.state().queues.get(queue).and_then(waits);
+        next.unwrap_or_else(|| Instant::now() + CLAIM_WAIT)
+    }
+
     fn take(&self, queue: &str, max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut state = self.present()?;
         let Some(q) = state.queues.get_mut(queue) else {
@@ -184,9 +191,11 @@ impl EventsIn for MemoryBroker {
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 let taken = self.take(queue, max)?;
-                if !taken.is_empty() || tokio::time::timeout_at(until, changed).await.is_err() {
+                if !taken.is_empty() || Instant::now() >= until {
                     return Ok(taken);
                 }
+                // Either outcome means: look again.
+                let _ = tokio::time::timeout_at(self.next_visible(queue).min(until), changed).await;
             }
         })
     }

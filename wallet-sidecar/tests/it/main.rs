@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
+mod contract;
+mod crash;
+mod desk;
 mod grpc;
+mod kill;
+mod projection;
+mod rest;
 mod world;

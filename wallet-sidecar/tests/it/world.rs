@@ -1,5 +1,7 @@
 //! A wallet service on free ports and a fresh directory, and clients for it.
 
+use std::net::SocketAddr;
+
 use tempfile::TempDir;
 use tonic::{
     Request, Status,
@@ -65,13 +67,23 @@ impl World {
 
     pub(crate) async fn client_with(&self, token: &'static str) -> Client {
         let address = self.running.as_ref().unwrap().grpc_addr;
-        let channel = Endpoint::from_shared(format!("http://{address}"))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
-        WalletsClient::with_interceptor(channel, Bearer(token))
+        connect(address, token).await.unwrap()
     }
+
+    pub(crate) fn rest_addr(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().rest_addr
+    }
+}
+
+pub(crate) async fn connect(
+    address: SocketAddr,
+    token: &'static str,
+) -> Result<Client, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    Ok(WalletsClient::with_interceptor(
+        endpoint.connect().await?,
+        Bearer(token),
+    ))
 }
 
 pub(crate) async fn create(client: &mut Client, user: &str, initial: &str) -> proto::Wallet {
