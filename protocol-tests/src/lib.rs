@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: a running demo, real drivers behind one interface, a client that sends raw bytes.
+//! What the tests stand on: vectors, captures and oracles for the protocol; a running demo and real drivers for the whole.
 //!
 //! Everything here blocks and has a deadline; a test that needs several connections uses threads.
 
@@ -7,6 +7,11 @@ pub mod demo;
 pub mod drivers;
 pub mod gate;
 pub mod money;
+pub mod naive_decoder;
+pub mod pcap;
 pub mod process;
 pub mod raw;
 pub mod rows;
+pub mod stream_maker;
+pub mod trace;
+pub mod vectors;

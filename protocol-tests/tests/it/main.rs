@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod arrows;
+mod captures;
 mod dependencies;
 mod documents;
 mod names;
 mod sources;
+mod token_fields;
 mod tree;
+mod walker_random;
+mod walker_vectors;
