@@ -2,17 +2,43 @@
 //!
 //! Rules: nothing is spent that was not granted; nobody is denied while the account's leftover and what is out in slices cover the need.
 
-use std::{sync::Arc, time::Duration};
+mod account;
+mod ledger;
+mod notices;
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
 use weir_contracts::{
     ids::{AccountId, LeaseId},
     tariff::Tariff,
 };
 
+pub use account::{AccountCredit, LeaseUse};
+pub use ledger::{LEASE_WANT_MAX, LEASE_WANT_MIN, RECHECK};
+
 use crate::{
     journal::Journal,
-    ports::billing::{Billing, BillingError, Denial, Login, Terms},
+    ports::billing::{Billing, BillingError, Denial, Login, Resolved, Terms},
 };
+
+/// Logins remembered; beyond it all are forgotten at once.
+const LOGINS_MAX: usize = 10_000;
+/// Close requests worked on at a time.
+const CLOSINGS_MAX: usize = 64;
+/// How often idle leases and forgotten accounts are looked for.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// Limits of the credit cache.
 #[derive(Debug, Clone)]
@@ -100,15 +126,125 @@ pub enum Tenant {
     Unknown(String),
 }
 
+/// What the accounts share.
+pub(crate) struct Shared {
+    options: CreditOptions,
+    journal: Journal,
+    billing: Arc<dyn Billing>,
+    runtime: Handle,
+    accounts: DashMap<AccountId, Arc<AccountCredit>>,
+    logins: DashMap<Login, (Instant, Resolved)>,
+    lease_numbers: AtomicU32,
+    /// Leases to be closed in the journal. Unbounded as a type; each lease is sent once, so leases bound it.
+    closings: mpsc::UnboundedSender<(LeaseId, AccountId)>,
+    registered: watch::Sender<Option<Result<(), BillingError>>>,
+    stopping: AtomicBool,
+    close_requests: Semaphore,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credit")
+            .field("accounts", &self.accounts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn next_lease(&self) -> LeaseId {
+        let number = self.lease_numbers.fetch_add(1, Ordering::Relaxed);
+        LeaseId {
+            proxy: self.journal.proxy(),
+            epoch: self.journal.epoch(),
+            number,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn close_later(&self, lease: LeaseId, account: &AccountId) {
+        // Only after `stop` is nobody there; the next start closes what is open.
+        let _ = self.closings.send((lease, account.clone()));
+    }
+
+    fn account(self: &Arc<Self>, account: &AccountId) -> Arc<AccountCredit> {
+        if let Some(known) = self.accounts.get(account) {
+            return Arc::clone(&known);
+        }
+        let fresh = || Arc::new(AccountCredit::new(account.clone(), Arc::clone(self)));
+        Arc::clone(&self.accounts.entry(account.clone()).or_insert_with(fresh))
+    }
+
+    fn all(&self) -> Vec<Arc<AccountCredit>> {
+        self.accounts.iter().map(|a| Arc::clone(&a)).collect()
+    }
+
+    /// Closes idle leases; forgets accounts that hold none and that no session uses.
+    fn sweep(&self) {
+        let now = Instant::now();
+        for account in self.all() {
+            account.update(|ledger| ledger.close_idle(self.options.idle, now));
+        }
+        self.accounts
+            .retain(|_, account| Arc::strong_count(account) > 1 || !account.lock().open_leases().is_empty());
+        self.logins
+            .retain(|_, (at, _)| now < *at + self.options.resolve_ttl);
+    }
+}
+
 /// All accounts' credit. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Credit(());
+pub struct Credit {
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// Ends with the last clone: the tasks, and the circle of accounts and what they share, which would keep the journal open.
+#[derive(Debug)]
+struct Tasks {
+    shared: Arc<Shared>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.running.iter().for_each(JoinHandle::abort);
+        self.shared.accounts.clear();
+    }
+}
 
 impl Credit {
-    /// Starts the cache and its tasks (registration, notices, sweeping) on the current runtime.
+    /// Starts the cache and its tasks (registration, notices, sweeping) on the current runtime; they end with [`Self::stop`] or the last clone.
     #[must_use]
-    pub fn start(_options: CreditOptions, _journal: Journal, _billing: Arc<dyn Billing>) -> Self {
-        Self(())
+    pub fn start(options: CreditOptions, journal: Journal, billing: Arc<dyn Billing>) -> Self {
+        let (closings, endings) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            options,
+            journal,
+            billing,
+            runtime: Handle::current(),
+            accounts: DashMap::new(),
+            logins: DashMap::new(),
+            lease_numbers: AtomicU32::new(1),
+            closings,
+            registered: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            close_requests: Semaphore::new(CLOSINGS_MAX),
+        });
+        let tasks = vec![
+            tokio::spawn(notices::watch(Arc::clone(&shared))),
+            tokio::spawn(close_leases(Arc::clone(&shared), endings)),
+            tokio::spawn(sweep(Arc::clone(&shared))),
+        ];
+        {
+            let tasks = Arc::new(Tasks {
+                shared: Arc::clone(&shared),
+                running: tasks,
+            });
+            Self { shared, tasks }
+        }
     }
 
     /// Waits until billing knows this start.
@@ -116,83 +252,100 @@ impl Credit {
     /// # Errors
     /// Billing refuses this proxy, or did not answer within the deadline (it is asked again in the background).
     pub async fn registered(&self) -> Result<(), BillingError> {
-        Err(BillingError::Unavailable(String::new()))
+        let mut registered = self.shared.registered.subscribe();
+        let told = registered.wait_for(Option::is_some);
+        match tokio::time::timeout(self.shared.options.deadline, told).await {
+            Ok(Ok(told)) => told.clone().unwrap_or(Ok(())),
+            _ => Err(BillingError::Unavailable(
+                "it has not yet answered this start".to_owned(),
+            )),
+        }
     }
 
     /// Whose login; remembered for a short time.
     ///
     /// # Errors
     /// Billing gave no answer within the deadline.
-    pub async fn resolve(&self, _login: &Login) -> Result<Tenant, BillingError> {
-        Err(BillingError::Unavailable(String::new()))
+    pub async fn resolve(&self, login: &Login) -> Result<Tenant, BillingError> {
+        let shared = &self.shared;
+        let known = shared
+            .logins
+            .get(login)
+            .filter(|known| known.0.elapsed() < shared.options.resolve_ttl);
+        let known = known.map(|known| known.1.clone());
+        let resolved = match known {
+            Some(resolved) => resolved,
+            None => {
+                let limit = shared.options.deadline;
+                let late = |_| BillingError::Unavailable(format!("no answer within {limit:?}"));
+                let asked = Instant::now();
+                let answer = shared.billing.resolve_tenant(login.clone());
+                let resolved = tokio::time::timeout(limit, answer).await.map_err(late)??;
+                if shared.logins.len() >= LOGINS_MAX {
+                    shared.logins.clear();
+                }
+                shared.logins.insert(login.clone(), (asked, resolved.clone()));
+                if let Resolved::Terms(terms) = &resolved {
+                    shared
+                        .account(&terms.account)
+                        .update(|ledger| ledger.terms = Some(terms.clone()));
+                }
+                resolved
+            }
+        };
+        Ok(match resolved {
+            Resolved::Unknown(why) => Tenant::Unknown(why),
+            Resolved::Terms(terms) => {
+                let credit = shared.account(&terms.account);
+                // A notice may have brought newer terms; an account forgotten meanwhile has none.
+                let terms = credit.lock().terms.get_or_insert(terms).clone();
+                Tenant::Known { terms, credit }
+            }
+        })
     }
 
-    /// An account's credit.
+    /// An account's credit. One that was never resolved has no terms yet and gets no lease.
     #[must_use]
-    pub fn account(&self, _account: &AccountId) -> Arc<AccountCredit> {
-        Arc::new(AccountCredit(()))
+    pub fn account(&self, account: &AccountId) -> Arc<AccountCredit> {
+        self.shared.account(account)
     }
 
-    /// Closes every lease that no response uses, waits for those in use up to `deadline`, then ends the tasks.
-    pub async fn stop(&self, _deadline: Duration) {}
+    /// Asks for no more, closes every lease that no response uses, waits for those in use up to `deadline`, then ends the tasks.
+    pub async fn stop(&self, deadline: Duration) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let end = tokio::time::Instant::now() + deadline;
+        for account in self.shared.all() {
+            let leases = account.update(|ledger| {
+                ledger.close_current();
+                ledger.open_leases()
+            });
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if !account.closed(&leases, left).await {
+                tracing::warn!(account = %account.id, "a lease stays open; the next start closes it");
+            }
+        }
+        self.tasks.running.iter().for_each(JoinHandle::abort);
+        self.shared.accounts.clear();
+    }
 }
 
-/// One account's credit.
-#[derive(Debug)]
-pub struct AccountCredit(());
-
-/// A response (its slot) uses a lease; dropped, it no longer does. Drop it after the slot is closed (`Journal::close` returned).
-#[derive(Debug)]
-#[must_use = "dropping it says that no slot names the lease any more"]
-pub struct LeaseUse(());
-
-impl AccountCredit {
-    /// Takes `1..=want` nano-units from the lease, or nothing: then call [`Self::more`].
-    pub fn take(&self, _want: i64) -> Option<Slice> {
-        None
-    }
-
-    /// Takes `least..=want` nano-units, or nothing: what is below the price of a row is not taken in vain.
-    pub fn take_between(&self, _least: i64, _want: i64) -> Option<Slice> {
-        None
-    }
-
-    /// Returns the unspent part of a slice.
-    pub fn give_back(&self, _lease_number: u32, _nanos: i64) {}
-
-    /// Books the spent part of a slice.
-    pub fn spent(&self, _lease_number: u32, _nanos: i64) {}
-
-    /// Books what the row in hand cost beyond its slice: the lease's leftover may fall below zero, later grants pay it first.
-    pub fn overdraw(&self, _lease_number: u32, _nanos: i64) {}
-
-    /// Says that a slot names this lease. Call it while a slice of it is still out.
-    pub fn attach(self: &Arc<Self>, _lease_number: u32) -> LeaseUse {
-        LeaseUse(())
-    }
-
-    /// True when the lease should be left: end the part by an interim record, drop its [`LeaseUse`], take from the new lease.
-    #[must_use]
-    pub fn is_closing(&self, _lease_number: u32) -> bool {
-        false
-    }
-
-    /// Asks billing for more, one question per account at a time, within the deadline.
-    pub async fn more(self: &Arc<Self>, _need: i64) -> More {
-        More::Unavailable(String::new())
-    }
-
-    /// What is known now.
-    #[must_use]
-    pub fn state(&self) -> AccountState {
-        AccountState {
-            frozen: false,
-            broke: None,
-            terms: None,
-            balance: None,
-            available: None,
-            leftover_nanos: 0,
-            outstanding_nanos: 0,
+/// Writes closing records, one after the other.
+async fn close_leases(shared: Arc<Shared>, mut endings: mpsc::UnboundedReceiver<(LeaseId, AccountId)>) {
+    while let Some((lease, id)) = endings.recv().await {
+        match shared.journal.close_lease(lease, id.clone()).await {
+            Ok(()) => shared
+                .account(&id)
+                .update(|ledger| ledger.ended(lease, Instant::now())),
+            Err(e) => tracing::error!(%lease, error = %e, "a lease is not closed; the next start closes it"),
         }
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.sweep();
     }
 }

@@ -264,7 +264,7 @@ async fn crash_after_each_step(seed: u64, segment_bytes: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<(u32, u64, weir_proxy::journal::Slot)> = Vec::new();
     let (mut closed_rows, mut request) = (0, 0);
-    for step in 0..120 {
+    for _ in 0..120 {
         let before = fs::read(dir.path().join("slots-00000001")).unwrap();
         let mut closed = false;
         match rng.u32(0..4) {

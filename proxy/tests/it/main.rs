@@ -1,3 +1,8 @@
 //! The proxy's parts under crashes, contention and a failing neighbour.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not count what is beside the test functions as tests"
+)]
+
 mod journal;
