@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+mod allocation;
+mod answers;
 mod arrows;
+mod built_rpc;
+mod built_tokens;
+mod built_values;
 mod captures;
+mod client_vectors;
 mod dependencies;
 mod documents;
+mod messages;
+mod mutations;
 mod names;
 mod sources;
 mod token_fields;

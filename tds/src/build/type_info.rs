@@ -43,6 +43,17 @@ pub(super) const fn framing(ty: &ColumnType) -> Framing {
     }
 }
 
+/// Bytes of a fixed type's value; `None` for the others.
+pub(super) const fn fixed_len(ty: &ColumnType) -> Option<usize> {
+    match ty {
+        ColumnType::TinyInt | ColumnType::Bit => Some(1),
+        ColumnType::SmallInt => Some(2),
+        ColumnType::Int | ColumnType::Real | ColumnType::SmallMoney | ColumnType::SmallDateTime => Some(4),
+        ColumnType::BigInt | ColumnType::Float | ColumnType::Money | ColumnType::DateTime => Some(8),
+        _ => None,
+    }
+}
+
 /// Bytes of a decimal of `precision` on the wire, its sign byte included.
 pub(super) const fn decimal_len(precision: u8) -> u8 {
     match precision {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::column::{Collation, ColumnType};
-use super::type_info::{Framing, decimal_len, framing, put_collation};
+use super::type_info::{Framing, decimal_len, fixed_len, framing, put_collation};
 use super::{cp1252, patch_u16, put_at};
 use crate::utf16;
 use crate::version::TdsVersion;
@@ -91,7 +91,8 @@ pub enum Value<'a> {
     Guid([u8; 16]),
     /// Text, for every character type, XML (as UTF-16) and JSON (as UTF-8).
     Str(&'a str),
-    /// Bytes as they go on the wire, for every type with a length.
+    /// Bytes as they go on the wire behind the length, for every type; a fixed type's have that type's length, those of
+    /// sql_variant begin with the inner type byte.
     Bytes(&'a [u8]),
     /// A PLP value with chosen chunks.
     Plp(Plp<'a>),
@@ -236,7 +237,7 @@ fn put_payload(out: &mut BytesMut, ty: &ColumnType, value: &Value<'_>) -> Fit {
         Value::Decimal(d) => return put_decimal(out, ty, *d),
         Value::Guid(guid) if *ty == ColumnType::Guid => out.put_slice(guid),
         Value::Str(text) => return put_text(out, ty, text),
-        Value::Bytes(bytes) if !ty.is_fixed() && *ty != ColumnType::Variant => out.put_slice(bytes),
+        Value::Bytes(bytes) if fixed_len(ty).is_none_or(|n| n == bytes.len()) => out.put_slice(bytes),
         Value::Vector(numbers) if matches!(ty, ColumnType::Vector { element: 0, .. }) => {
             out.put_slice(&[0xA9, 0x01]);
             out.put_u16_le(u16::try_from(numbers.len()).map_err(|_| Misfit)?);
@@ -374,11 +375,18 @@ fn put_time(out: &mut BytesMut, scale: u8, ticks: u64) -> Fit {
 
 /// `u32 length, base type, property bytes, properties, data`; the data has no length of its own [MS-TDS 2.2.5.5.4].
 fn put_variant(out: &mut BytesMut, version: TdsVersion, value: &Value<'_>) -> Fit {
-    let Value::Variant(base, inner) = value else {
-        return Err(Misfit);
-    };
     let at = out.len();
     out.put_u32_le(0);
+    let (base, inner) = match value {
+        Value::Variant(base, inner) => (base, inner),
+        Value::Bytes(whole) => {
+            out.put_slice(whole);
+            let len = u32::try_from(whole.len()).map_err(|_| Misfit)?;
+            put_at(out, at, &len.to_le_bytes());
+            return Ok(());
+        }
+        _ => return Err(Misfit),
+    };
     out.put_u8(base.byte());
     out.put_u8(0);
     let properties = out.len();
