@@ -7,8 +7,8 @@ use serde_json::Value;
 
 /// Longest call that answers from what billing has at hand.
 const CALL_DEADLINE: Duration = Duration::from_secs(15);
-/// Longest call that waits for an account to settle: billing's own 20 s and room for its answer.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest call that waits for what is under way (an account to settle, the books to be closed): billing's own 20 s, and room.
+const WAITING_DEADLINE: Duration = Duration::from_secs(40);
 /// Largest answer that is read: a page of usage or a statement is far below.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -91,9 +91,9 @@ impl Client {
         self.get_within(path, CALL_DEADLINE)
     }
 
-    /// GET that waits for an account to settle.
-    pub(crate) fn get_settled<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.get_within(path, SETTLE_DEADLINE)
+    /// GET that waits for what is under way.
+    pub(crate) fn get_waiting<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.get_within(path, WAITING_DEADLINE)
     }
 
     /// POST of a JSON body.

@@ -25,7 +25,7 @@ pub(super) fn run(client: &Client, command: &AccountCommand, json: bool) -> Resu
         AccountCommand::Show {
             account,
             wait_settled: true,
-        } => client.get_settled(&format!("/api/accounts/{account}?wait_settled=1"))?,
+        } => client.get_waiting(&format!("/api/accounts/{account}?wait_settled=1"))?,
         AccountCommand::Create(args) => client.post("/api/accounts", &creation(args))?,
         AccountCommand::Freeze { account } => set_status(client, account, "FROZEN")?,
         AccountCommand::Unfreeze { account } => set_status(client, account, "ACTIVE")?,

@@ -11,7 +11,7 @@ use crate::{
 
 /// Runs `weir reconcile`.
 pub(super) fn run(client: &Client, json: bool) -> Result<Outcome, CliError> {
-    let answer: Value = client.get("/api/reconcile")?;
+    let answer: Value = client.get_waiting("/api/reconcile")?;
     if json {
         print_json(&answer)?;
     } else {

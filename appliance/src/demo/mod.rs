@@ -16,7 +16,7 @@ use self::{directory::Directory, services::Services};
 use crate::cli::DemoArgs;
 
 /// Longest the whole stop may take; each service has a deadline of its own, this one bounds their sum.
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// How long the runtime's blocking threads may end what they do (a SQLite commit).
 const BLOCKING_DEADLINE: Duration = Duration::from_secs(3);
 
