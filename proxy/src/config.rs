@@ -202,6 +202,20 @@ impl Config {
         })
     }
 
+    /// This configuration, with every key that `keys` has in place of its own.
+    ///
+    /// # Errors
+    /// A key of the wrong type.
+    pub fn with<K: Serialize>(self, keys: &K) -> Result<Self, ConfigError> {
+        let wrong = |what: String| ConfigError::Value { key: "flags", what };
+        let token = self.token.clone();
+        let mut table = toml::Table::try_from(&self).map_err(|e| wrong(e.to_string()))?;
+        // The token is hidden when it is written; it is carried over by hand.
+        table.insert("token".to_owned(), token.reveal().into());
+        table.extend(toml::Table::try_from(keys).map_err(|e| wrong(e.to_string()))?);
+        table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))
+    }
+
     /// Host of `upstream`.
     #[must_use]
     pub fn upstream_host(&self) -> &str {

@@ -1,4 +1,5 @@
 //! The proxy's parts under crashes, contention and a failing neighbour.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 #![allow(
     clippy::unwrap_used,
@@ -6,3 +7,4 @@
 )]
 
 mod journal;
+mod session;

@@ -1,0 +1,6 @@
+//! The session core under scripted peers: rows, credit, cuts, cancellations, logins.
+
+mod bench;
+mod cut;
+mod login;
+mod relay;
