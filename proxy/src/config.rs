@@ -213,7 +213,9 @@ impl Config {
         // The token is hidden when it is written; it is carried over by hand.
         table.insert("token".to_owned(), token.reveal().into());
         table.extend(toml::Table::try_from(keys).map_err(|e| wrong(e.to_string()))?);
-        table.try_into().map_err(|e: toml::de::Error| wrong(e.message().to_owned()))
+        table
+            .try_into()
+            .map_err(|e: toml::de::Error| wrong(e.message().to_owned()))
     }
 
     /// Host of `upstream`.

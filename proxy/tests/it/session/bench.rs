@@ -74,7 +74,7 @@ pub(crate) struct FakePurse {
     pub(crate) lease: AtomicI64,
 }
 
-impl Purse for Arc<FakePurse> {
+impl Purse for FakePurse {
     fn take(&self, least: i64, want: i64) -> Option<Slice> {
         let there = self.nanos.load(Ordering::SeqCst);
         if there < least.max(1) {
@@ -84,8 +84,19 @@ impl Purse for Arc<FakePurse> {
         self.nanos.fetch_sub(nanos, Ordering::SeqCst);
         self.out.fetch_add(nanos, Ordering::SeqCst);
         let number = 1 + u32::try_from(self.lease.load(Ordering::SeqCst)).unwrap();
-        let id = LeaseId { proxy: ProxyId(Uuid::nil()), epoch: 1, number };
-        Some(Slice { nanos, lease: LeaseView { number, id, tariff: tariff() } })
+        let id = LeaseId {
+            proxy: ProxyId(Uuid::nil()),
+            epoch: 1,
+            number,
+        };
+        Some(Slice {
+            nanos,
+            lease: LeaseView {
+                number,
+                id,
+                tariff: tariff(),
+            },
+        })
     }
 
     fn spent(&self, _lease: u32, nanos: i64) {
@@ -184,26 +195,50 @@ impl Bench {
     }
 
     fn log_in(&mut self, mode: Mode) {
-        self.client_says(PacketType::Prelogin, PacketStatus::NORMAL, &prelogin(Encryption::NotSup).encode());
+        self.client_says(
+            PacketType::Prelogin,
+            PacketStatus::NORMAL,
+            &prelogin(Encryption::NotSup).encode(),
+        );
         let answer = self.client_message();
-        assert_eq!(Prelogin::parse(&answer).unwrap().mars, Some(false), "MARS is not offered");
-        self.client_says(PacketType::Login7, PacketStatus::NORMAL, &login7("acme").encode().unwrap());
+        assert_eq!(
+            Prelogin::parse(&answer).unwrap().mars,
+            Some(false),
+            "MARS is not offered"
+        );
+        self.client_says(
+            PacketType::Login7,
+            PacketStatus::NORMAL,
+            &login7("acme").encode().unwrap(),
+        );
         assert!(matches!(self.actions.pop_front(), Some(Action::Admit(facts)) if facts.login == "acme"));
-        assert!(self.to_server.is_empty(), "nothing reaches the server before the tenant is known");
+        assert!(
+            self.to_server.is_empty(),
+            "nothing reaches the server before the tenant is known"
+        );
         self.admit(mode);
         self.server_message();
         self.server_says(&prelogin(Encryption::NotSup).encode());
         let login = Login7::parse(&self.server_message()).unwrap();
-        assert_eq!((login.user_name.as_str(), login.server_name.as_str()), ("acme", "db"));
+        assert_eq!(
+            (login.user_name.as_str(), login.server_name.as_str()),
+            ("acme", "db")
+        );
         let mut tokens = TokenBuf::new(V);
-        tokens.login_ack("test", [16, 0, 3, 232]).env_packet_size(4096, 4096).done(0, 0, 0);
+        tokens
+            .login_ack("test", [16, 0, 3, 232])
+            .env_packet_size(4096, 4096)
+            .done(0, 0, 0);
         self.server_says(tokens.as_bytes());
         self.client_message();
     }
 
     pub(crate) fn admit(&mut self, mode: Mode) {
-        let purse: Arc<dyn Purse> = Arc::new(Arc::clone(&self.purse));
-        self.event(Event::Admitted { purse, terms: terms(mode) });
+        let purse: Arc<dyn Purse> = Arc::<FakePurse>::clone(&self.purse);
+        self.event(Event::Admitted {
+            purse,
+            terms: terms(mode),
+        });
         assert!(matches!(self.actions.pop_front(), Some(Action::Connect { .. })));
         self.event(Event::Connected { session: 7 });
     }
@@ -215,7 +250,10 @@ impl Bench {
 
     /// The answer of a billing that has nothing more.
     pub(crate) fn deny(&mut self) {
-        assert!(matches!(self.actions.pop_front(), Some(Action::MoreCredit(_))), "no credit was asked for");
+        assert!(
+            matches!(self.actions.pop_front(), Some(Action::MoreCredit(_))),
+            "no credit was asked for"
+        );
         self.event(Event::Credit(More::Denied(Denial {
             reason: DenialReason::CreditSpent,
             message: String::new(),
@@ -226,7 +264,10 @@ impl Bench {
     }
 
     pub(crate) fn grant(&mut self, nanos: i64) {
-        assert!(matches!(self.actions.pop_front(), Some(Action::MoreCredit(_))), "no credit was asked for");
+        assert!(
+            matches!(self.actions.pop_front(), Some(Action::MoreCredit(_))),
+            "no credit was asked for"
+        );
         self.purse.nanos.fetch_add(nanos, Ordering::SeqCst);
         self.event(Event::Credit(More::Enough));
     }
@@ -238,7 +279,8 @@ impl Bench {
             while let Some(action) = self.core.next_action() {
                 self.actions.push_back(action);
             }
-            self.records.extend(self.core.take_closings().into_iter().map(|c| c.record));
+            self.records
+                .extend(self.core.take_closings().into_iter().map(|c| c.record));
             if let Some((_, state)) = self.core.take_chunk() {
                 self.journaled_rows = state.rows;
             }
@@ -275,16 +317,22 @@ impl Bench {
 
     /// The next whole message that the client reads; its body.
     pub(crate) fn client_message(&mut self) -> Vec<u8> {
-        take_message(&mut self.to_client).expect("the client waits for a message").1
+        take_message(&mut self.to_client)
+            .expect("the client waits for a message")
+            .1
     }
 
     /// The next whole message that the server reads; its body.
     pub(crate) fn server_message(&mut self) -> Vec<u8> {
-        take_message(&mut self.to_server).expect("the server waits for a message").1
+        take_message(&mut self.to_server)
+            .expect("the server waits for a message")
+            .1
     }
 
     pub(crate) fn server_message_kind(&mut self) -> PacketType {
-        take_message(&mut self.to_server).expect("the server waits for a message").0
+        take_message(&mut self.to_server)
+            .expect("the server waits for a message")
+            .0
     }
 }
 

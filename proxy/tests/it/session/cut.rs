@@ -54,20 +54,38 @@ fn the_stream_ends_after_exactly_the_rows_that_credit_buys() {
     for credit_rows in [0, 1, 2, 59, 60, 61, 199, 200] {
         for leftover in [0, 1, ROW - 1] {
             let mut bench = Bench::ready(credit_rows * ROW + leftover + ROW);
-            bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+            bench.client_says(
+                PacketType::SqlBatch,
+                PacketStatus::NORMAL,
+                &batch("select * from t"),
+            );
             bench.server_message();
             bench.purse.nanos.fetch_sub(ROW, Ordering::SeqCst);
-            bench.feed_server(&message(PacketType::TabularResult, PacketStatus::NORMAL, &result(201)));
+            bench.feed_server(&message(
+                PacketType::TabularResult,
+                PacketStatus::NORMAL,
+                &result(201),
+            ));
             bench.deny();
             assert_eq!(bench.server_message_kind(), PacketType::Attention);
-            assert!(take_message(&mut bench.to_client.clone()).is_none(), "the client waits until the server is done");
+            assert!(
+                take_message(&mut bench.to_client.clone()).is_none(),
+                "the client waits until the server is done"
+            );
             bench.server_says(&ack());
             let answer = bench.client_message();
-            assert_eq!(rows_in(&answer), u64::try_from(credit_rows).unwrap(), "credit for {credit_rows} rows");
+            assert_eq!(
+                rows_in(&answer),
+                u64::try_from(credit_rows).unwrap(),
+                "credit for {credit_rows} rows"
+            );
             assert_eq!(error_in(&answer), Some((50402, 16)));
             assert_eq!(last_done(&answer), 0x02);
             let record = &bench.records[0];
-            assert_eq!((i64::try_from(record.rows).unwrap(), record.outcome), (credit_rows, Outcome::CutOff));
+            assert_eq!(
+                (i64::try_from(record.rows).unwrap(), record.outcome),
+                (credit_rows, Outcome::CutOff)
+            );
             assert_eq!(record.cost_nanos, credit_rows * ROW);
             assert_eq!(bench.purse.nanos.load(Ordering::SeqCst), leftover);
         }
@@ -81,7 +99,11 @@ fn any_split_of_a_stream_that_is_cut_gives_the_same_answer() {
     let mut expected = None;
     for at in 0..=sent.len() {
         let mut bench = Bench::ready(77 * ROW);
-        bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+        bench.client_says(
+            PacketType::SqlBatch,
+            PacketStatus::NORMAL,
+            &batch("select * from t"),
+        );
         bench.feed_server(&sent[..at]);
         if !bench.actions.is_empty() {
             bench.deny();
@@ -92,14 +114,22 @@ fn any_split_of_a_stream_that_is_cut_gives_the_same_answer() {
         }
         let answer = bench.client_message();
         assert_eq!(rows_in(&answer), 77);
-        assert_eq!(*expected.get_or_insert_with(|| answer.clone()), answer, "split at {at}");
+        assert_eq!(
+            *expected.get_or_insert_with(|| answer.clone()),
+            answer,
+            "split at {at}"
+        );
     }
 }
 
 #[test]
 fn the_connection_is_usable_after_a_cut_and_a_top_up() {
     let mut bench = Bench::ready(5 * ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_message();
     bench.server_says(&result(10));
     bench.deny();
@@ -109,7 +139,10 @@ fn the_connection_is_usable_after_a_cut_and_a_top_up() {
     bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select 2"));
     bench.deny();
     assert_eq!(error_in(&bench.client_message()), Some((50402, 16)));
-    assert!(bench.to_server.is_empty(), "a refused request does not reach the server");
+    assert!(
+        bench.to_server.is_empty(),
+        "a refused request does not reach the server"
+    );
     bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select 3"));
     bench.grant(10 * ROW);
     assert_eq!(bench.server_message(), batch("select 3"));
@@ -121,7 +154,11 @@ fn the_connection_is_usable_after_a_cut_and_a_top_up() {
 #[test]
 fn more_credit_in_the_middle_goes_on_without_a_seam() {
     let mut bench = Bench::ready(5 * ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &result(300));
     bench.feed_server(&sent);
     bench.grant(40 * ROW);
@@ -133,21 +170,37 @@ fn more_credit_in_the_middle_goes_on_without_a_seam() {
 #[test]
 fn a_rollback_in_the_discarded_part_reaches_the_client() {
     let mut bench = Bench::ready(ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_says(&result(2));
     bench.deny();
     let mut rolled_back = TokenBuf::new(V);
-    rolled_back.env_rollback([1, 0, 0, 0, 0, 0, 0, 0]).done(0x20, 0xFD, 0);
+    rolled_back.env_rollback(1).done(0x20, 0xFD, 0);
     bench.server_says(rolled_back.as_bytes());
     let answer = tokens_of(&bench.client_message());
     let kinds: Vec<TokenKind> = answer.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds, [TokenKind::ColMetadata, TokenKind::EnvChange, TokenKind::Error, TokenKind::Done]);
+    assert_eq!(
+        kinds,
+        [
+            TokenKind::ColMetadata,
+            TokenKind::EnvChange,
+            TokenKind::Error,
+            TokenKind::Done
+        ]
+    );
 }
 
 #[test]
 fn a_client_that_cancels_while_the_gate_cuts_gets_one_acknowledgement() {
     let mut bench = Bench::ready(ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_message();
     bench.server_says(&result(3));
     bench.deny();
@@ -163,7 +216,11 @@ fn a_client_that_cancels_while_the_gate_cuts_gets_one_acknowledgement() {
 #[test]
 fn a_client_that_cancels_while_the_answer_waits_for_credit_is_heard() {
     let mut bench = Bench::ready(2 * ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_message();
     let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &result(400));
     let packet = 4096.min(sent.len());
@@ -176,15 +233,25 @@ fn a_client_that_cancels_while_the_answer_waits_for_credit_is_heard() {
     bench.feed_server(&rest);
     bench.deny();
     let answer = bench.client_message();
-    assert_eq!((rows_in(&answer), last_done(&answer), error_in(&answer)), (2, 0x02, None));
+    assert_eq!(
+        (rows_in(&answer), last_done(&answer), error_in(&answer)),
+        (2, 0x02, None)
+    );
     assert_eq!(last_done(&bench.client_message()), 0x20);
-    assert_eq!((bench.records[0].rows, bench.records[0].outcome), (2, Outcome::Cancelled));
+    assert_eq!(
+        (bench.records[0].rows, bench.records[0].outcome),
+        (2, Outcome::Cancelled)
+    );
 }
 
 #[test]
 fn a_client_that_cancels_a_held_request_is_answered_by_the_gate() {
     let mut bench = Bench::ready(0);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.client_says(PacketType::Attention, PacketStatus::NORMAL, &[]);
     assert_eq!(last_done(&bench.client_message()), 0x02);
     assert_eq!(last_done(&bench.client_message()), 0x20);
@@ -195,7 +262,12 @@ fn a_client_that_cancels_a_held_request_is_answered_by_the_gate() {
 #[test]
 fn a_tenant_without_credit_can_set_up_give_back_and_ask() {
     let mut bench = Bench::ready(0);
-    for text in ["SET NOCOUNT ON", "use [demo]", "BEGIN TRAN", "IF @@TRANCOUNT > 0 ROLLBACK TRAN"] {
+    for text in [
+        "SET NOCOUNT ON",
+        "use [demo]",
+        "BEGIN TRAN",
+        "IF @@TRANCOUNT > 0 ROLLBACK TRAN",
+    ] {
         bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch(text));
         assert_eq!(bench.server_message(), batch(text), "{text}");
         let mut done = TokenBuf::new(V);
@@ -203,18 +275,30 @@ fn a_tenant_without_credit_can_set_up_give_back_and_ask() {
         bench.server_says(done.as_bytes());
         assert_eq!(bench.client_message(), done.as_bytes());
     }
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("EXEC weir.balance"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("EXEC weir.balance"),
+    );
     let answer = bench.client_message();
     assert_eq!((rows_in(&answer), last_done(&answer)), (1, 0x10));
     assert!(bench.to_server.is_empty(), "the gate answers itself");
     assert!(bench.records.iter().all(|r| r.cost_nanos == 0));
-    assert_eq!(bench.records.len(), 4, "what the gate answers is free and no usage");
+    assert_eq!(
+        bench.records.len(),
+        4,
+        "what the gate answers is free and no usage"
+    );
 }
 
 #[test]
 fn a_refused_request_with_a_reset_bit_still_resets_the_server() {
     let mut bench = Bench::ready(0);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::RESET, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::RESET,
+        &batch("select * from t"),
+    );
     bench.deny();
     assert!(bench.to_client.is_empty(), "the reset is acknowledged first");
     let status = bench.to_server[1];
@@ -223,7 +307,10 @@ fn a_refused_request_with_a_reset_bit_still_resets_the_server() {
     let mut reset = TokenBuf::new(V);
     reset.env_reset_ack().done(0, 0xFD, 0);
     bench.server_says(reset.as_bytes());
-    let kinds: Vec<TokenKind> = tokens_of(&bench.client_message()).into_iter().map(|(kind, _)| kind).collect();
+    let kinds: Vec<TokenKind> = tokens_of(&bench.client_message())
+        .into_iter()
+        .map(|(kind, _)| kind)
+        .collect();
     assert_eq!(kinds, [TokenKind::EnvChange, TokenKind::Error, TokenKind::Done]);
 }
 
@@ -235,7 +322,10 @@ fn a_long_refused_request_is_read_to_its_end_and_then_answered() {
     let (head, tail) = sent.split_at(120_000);
     bench.feed_client(head);
     bench.deny();
-    assert!(bench.to_client.is_empty(), "answers come behind the whole request");
+    assert!(
+        bench.to_client.is_empty(),
+        "answers come behind the whole request"
+    );
     bench.feed_client(tail);
     assert_eq!(error_in(&bench.client_message()), Some((50402, 16)));
     assert!(bench.to_server.is_empty());
@@ -244,7 +334,11 @@ fn a_long_refused_request_is_read_to_its_end_and_then_answered() {
 #[test]
 fn a_server_that_does_not_acknowledge_in_time_ends_the_session_with_class_20() {
     let mut bench = Bench::ready(ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_says(&result(3));
     bench.deny();
     bench.now = bench.core.deadline().unwrap();
@@ -254,13 +348,20 @@ fn a_server_that_does_not_acknowledge_in_time_ends_the_session_with_class_20() {
     let answer = bench.client_message();
     assert_eq!(error_in(&answer), Some((50504, 20)));
     assert_eq!(rows_in(&answer), 1);
-    assert_eq!((bench.records[0].rows, bench.records[0].outcome), (1, Outcome::CutOff));
+    assert_eq!(
+        (bench.records[0].rows, bench.records[0].outcome),
+        (1, Outcome::CutOff)
+    );
 }
 
 #[test]
 fn what_cannot_be_walked_is_cut_before_it_and_says_why() {
     let mut bench = Bench::ready(1000 * ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     bench.server_message();
     let mut tokens = result(5);
     tokens.extend_from_slice(&[0x42, 1, 2, 3]);

@@ -40,26 +40,46 @@ pub(crate) fn tokens_of(stream: &[u8]) -> Vec<(TokenKind, Vec<u8>)> {
 }
 
 fn to_login(bench: &mut Bench, login: &Login7) {
-    bench.client_says(PacketType::Prelogin, PacketStatus::NORMAL, &prelogin(Encryption::NotSup).encode());
+    bench.client_says(
+        PacketType::Prelogin,
+        PacketStatus::NORMAL,
+        &prelogin(Encryption::NotSup).encode(),
+    );
     bench.client_message();
     bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
 }
 
 #[test]
 fn a_login_split_at_every_byte_is_the_same_login() {
-    let mut stream = message(PacketType::Prelogin, PacketStatus::NORMAL, &prelogin(Encryption::NotSup).encode());
-    stream.extend(message(PacketType::Login7, PacketStatus::NORMAL, &login7("acme").encode().unwrap()));
+    let mut stream = message(
+        PacketType::Prelogin,
+        PacketStatus::NORMAL,
+        &prelogin(Encryption::NotSup).encode(),
+    );
+    stream.extend(message(
+        PacketType::Login7,
+        PacketStatus::NORMAL,
+        &login7("acme").encode().unwrap(),
+    ));
     for at in 0..=stream.len() {
         let mut bench = Bench::new(0);
         bench.feed_client(&stream[..at]);
         bench.feed_client(&stream[at..]);
-        assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(f)) if f.login == "acme"), "split at {at}");
+        assert!(
+            matches!(bench.actions.pop_front(), Some(Action::Admit(f)) if f.login == "acme"),
+            "split at {at}"
+        );
     }
 }
 
 #[test]
 fn what_is_not_tds_7_is_closed_without_a_word() {
-    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x02, 1, 0, 8, 0, 0, 0, 0], &[0x16, 3, 1, 0, 5], &[0x12, 1, 0, 3, 0, 0, 0, 0]] {
+    for first in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0x02, 1, 0, 8, 0, 0, 0, 0],
+        &[0x16, 3, 1, 0, 5],
+        &[0x12, 1, 0, 3, 0, 0, 0, 0],
+    ] {
         let mut bench = Bench::new(0);
         bench.feed_client(first);
         assert!(bench.end.is_some(), "{first:?}");
@@ -99,11 +119,26 @@ fn an_upstream_that_cannot_be_reached_is_50504() {
 
 #[test]
 fn what_the_gate_cannot_do_is_said_with_its_reason() {
-    let sspi = Login7 { option_flags2: 0x80, sspi: vec![1, 2, 3], ..login7("acme") };
-    let change = Login7 { option_flags3: 0x01, ..login7("acme") };
-    let fed_auth =
-        Login7 { features: vec![Feature { id: feature::FED_AUTH, data: vec![2 << 1, 1] }], ..login7("acme") };
-    let old = Login7 { tds_version: 0x7000_0000, ..login7("acme") };
+    let sspi = Login7 {
+        option_flags2: 0x80,
+        sspi: vec![1, 2, 3],
+        ..login7("acme")
+    };
+    let change = Login7 {
+        option_flags3: 0x01,
+        ..login7("acme")
+    };
+    let fed_auth = Login7 {
+        features: vec![Feature {
+            id: feature::FED_AUTH,
+            data: vec![2 << 1, 1],
+        }],
+        ..login7("acme")
+    };
+    let old = Login7 {
+        tds_version: 0x7000_0000,
+        ..login7("acme")
+    };
     for login in [sspi, change, fed_auth, old] {
         let mut bench = Bench::new(0);
         to_login(&mut bench, &login);
@@ -122,7 +157,9 @@ fn routing_is_refused_and_the_mirroring_partner_is_not_told() {
         bench.admit(Mode::Enforce);
         bench.server_says(&prelogin(Encryption::NotSup).encode());
         let mut tokens = TokenBuf::new(V);
-        tokens.login_ack("test", [16, 0, 0, 0]).env_mirror_partner("other-host");
+        tokens
+            .login_ack("test", [16, 0, 0, 0])
+            .env_mirror_partner("other-host");
         if routed {
             tokens.env_routing(1433, "other-host");
         }
@@ -131,7 +168,10 @@ fn routing_is_refused_and_the_mirroring_partner_is_not_told() {
         let answer = bench.client_message();
         assert_eq!(error_in(&answer), expect);
         let other: Vec<u8> = "other-host".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert!(!answer.windows(other.len()).any(|w| w == other), "the client learned another address");
+        assert!(
+            !answer.windows(other.len()).any(|w| w == other),
+            "the client learned another address"
+        );
     }
 }
 
@@ -139,7 +179,14 @@ fn routing_is_refused_and_the_mirroring_partner_is_not_told() {
 fn features_that_lead_around_the_gate_are_not_asked_for_and_their_acks_not_passed() {
     let asked = [0x01, 0x0A, 0x0B, 0x0F].map(|id| Feature { id, data: vec![1] });
     let mut bench = Bench::new(0);
-    to_login(&mut bench, &Login7 { option_flags3: 0x10, features: asked.to_vec(), ..login7("acme") });
+    to_login(
+        &mut bench,
+        &Login7 {
+            option_flags3: 0x10,
+            features: asked.to_vec(),
+            ..login7("acme")
+        },
+    );
     bench.actions.clear();
     bench.admit(Mode::Enforce);
     bench.server_message();
@@ -147,10 +194,16 @@ fn features_that_lead_around_the_gate_are_not_asked_for_and_their_acks_not_passe
     let login = Login7::parse(&bench.server_message()).unwrap();
     assert_eq!(login.features.iter().map(|f| f.id).collect::<Vec<_>>(), [0x0A]);
     let mut tokens = TokenBuf::new(V);
-    tokens.login_ack("test", [16, 0, 0, 0]).feature_ext_ack(&[(0x0A, [1]), (0x0B, [1])]).done(0, 0, 0);
+    tokens
+        .login_ack("test", [16, 0, 0, 0])
+        .feature_ext_ack(&[(0x0A, [1]), (0x0B, [1])])
+        .done(0, 0, 0);
     bench.server_says(tokens.as_bytes());
     let answer = tokens_of(&bench.client_message());
-    let (_, ack) = answer.iter().find(|(kind, _)| *kind == TokenKind::FeatureExtAck).unwrap();
+    let (_, ack) = answer
+        .iter()
+        .find(|(kind, _)| *kind == TokenKind::FeatureExtAck)
+        .unwrap();
     assert_eq!(ack.as_slice(), [0xAE, 0x0A, 1, 0, 0, 0, 1, 0xFF]);
 }
 
@@ -179,7 +232,11 @@ fn the_kept_env_changes_of_a_login_arrive_in_order() {
     bench.admit(Mode::Enforce);
     bench.server_says(&prelogin(Encryption::NotSup).encode());
     let mut tokens = TokenBuf::new(V);
-    tokens.env_database("demo", "master").login_ack("test", [16, 0, 0, 0]).env_packet_size(8192, 4096).done(0, 0, 0);
+    tokens
+        .env_database("demo", "master")
+        .login_ack("test", [16, 0, 0, 0])
+        .env_packet_size(8192, 4096)
+        .done(0, 0, 0);
     bench.server_says(tokens.as_bytes());
     let kinds: Vec<u8> = tokens_of(&bench.client_message())
         .into_iter()

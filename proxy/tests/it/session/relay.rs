@@ -13,12 +13,17 @@ use super::bench::{Bench, ROW, V, batch, message};
 
 /// A result set of `rows` rows of an int and a text.
 pub(crate) fn result(rows: u32) -> Vec<u8> {
-    let columns = [ColumnDef::new("id", ColumnType::IntN(4)), ColumnDef::new("name", ColumnType::nvarchar(40))];
+    let columns = [
+        ColumnDef::new("id", ColumnType::IntN(4)),
+        ColumnDef::new("name", ColumnType::nvarchar(40)),
+    ];
     let mut tokens = TokenBuf::new(V);
     tokens.col_metadata(&columns).unwrap();
     for id in 0..rows {
         let name = "x".repeat(id as usize % 40);
-        tokens.row(&columns, &[Value::Int(i64::from(id)), Value::Str(&name)]).unwrap();
+        tokens
+            .row(&columns, &[Value::Int(i64::from(id)), Value::Str(&name)])
+            .unwrap();
     }
     tokens.done(0x10, 0xC1, u64::from(rows));
     tokens.as_bytes().to_vec()
@@ -27,15 +32,26 @@ pub(crate) fn result(rows: u32) -> Vec<u8> {
 #[test]
 fn an_answer_arrives_as_it_came_and_every_row_is_paid() {
     let mut bench = Bench::ready(1000 * ROW);
-    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select * from t"));
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
     assert_eq!(bench.server_message(), batch("select * from t"));
     let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &result(600));
     bench.feed_server(&sent);
     assert_eq!(bench.to_client, sent, "byte for byte");
     assert_eq!(bench.purse.nanos.load(Ordering::SeqCst), 400 * ROW);
-    assert_eq!(bench.purse.out.load(Ordering::SeqCst), 0, "no slice outlives its pass");
+    assert_eq!(
+        bench.purse.out.load(Ordering::SeqCst),
+        0,
+        "no slice outlives its pass"
+    );
     let record = &bench.records[0];
-    assert_eq!((record.rows, record.result_sets, record.outcome), (600, 1, Outcome::Completed));
+    assert_eq!(
+        (record.rows, record.result_sets, record.outcome),
+        (600, 1, Outcome::Completed)
+    );
     assert_eq!(record.cost_nanos, 600 * ROW);
     assert_eq!(record.bytes_out, result(600).len() as u64);
     assert!(!record.drift);
@@ -70,7 +86,10 @@ fn a_client_that_does_not_read_stops_the_server_not_the_memory() {
         fed += piece.len();
     }
     assert!(fed < 400_000, "the server is not read any more: {fed}");
-    assert!(bench.core.client().out.len() <= 64 * 1024 + 4096, "one chunk waits at most");
+    assert!(
+        bench.core.client().out.len() <= 64 * 1024 + 4096,
+        "one chunk waits at most"
+    );
     assert!(bench.records.is_empty());
     bench.unread_limit = usize::MAX;
     for piece in sent[fed..].chunks(16 * 1024) {
@@ -133,7 +152,10 @@ fn a_closing_lease_is_left_by_an_interim_record() {
     let [part, rest] = bench.records.as_slice() else {
         panic!("{:?}", bench.records);
     };
-    assert_eq!((part.outcome, rest.outcome), (Outcome::Continued, Outcome::Completed));
+    assert_eq!(
+        (part.outcome, rest.outcome),
+        (Outcome::Continued, Outcome::Completed)
+    );
     assert_eq!(part.rows + rest.rows, 2000);
     assert_eq!(part.bytes_out + rest.bytes_out, result(2000).len() as u64);
     assert_eq!((part.requests, rest.requests), (1, 0));
