@@ -391,10 +391,14 @@ impl Session {
             };
             relay.close_record(&mut cx, meter, outcome);
         }
-        if let Some(Open {
-            meter: Some(meter), ..
-        }) = relay.open.take()
+        if let Some(open) = relay.open.take()
+            && let Some(meter) = open.meter
         {
+            let outcome = if let Stage::Cut(cut) = open.stage {
+                cut.outcome
+            } else {
+                outcome
+            };
             relay.close_record(&mut cx, meter, outcome);
         }
     }
