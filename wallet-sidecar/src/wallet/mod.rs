@@ -9,8 +9,6 @@ pub mod decide;
 pub mod event;
 pub mod ids;
 pub mod state;
-#[cfg(test)]
-mod tests;
 
 pub use apply::Corrupt;
 pub use command::{Command, Move};

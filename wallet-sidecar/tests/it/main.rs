@@ -7,6 +7,7 @@ mod crash;
 mod desk;
 mod grpc;
 mod kill;
+mod life;
 mod projection;
 mod rest;
 mod world;

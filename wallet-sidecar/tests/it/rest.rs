@@ -90,7 +90,13 @@ async fn a_wallet_is_made_filled_spent_frozen_and_closed() {
         (&json!("10.50"), &json!("EUR"))
     );
     let path = format!("/wallets/{}", wallet["wallet_id"].as_str().unwrap());
+    money_moves_once_per_key(&rest, &path).await;
+    pages_show_what_moved(&rest, &path).await;
+    a_status_is_kept_to(&rest, &path).await;
+    world.stop().await;
+}
 
+async fn money_moves_once_per_key(rest: &Rest, path: &str) {
     let credit = json!({"amount": "1.5", "type": "CREDIT", "description": "gift", "reference_id": "g1",
         "reference_type": "gift", "currency": "EUR"});
     let first = rest
@@ -114,7 +120,9 @@ async fn a_wallet_is_made_filled_spent_frozen_and_closed() {
             .0,
         201
     );
+}
 
+async fn pages_show_what_moved(rest: &Rest, path: &str) {
     let (_, page) = rest.get(&format!("{path}/transactions")).await;
     let amounts: Vec<_> = page["transactions"]
         .as_array()
@@ -139,7 +147,9 @@ async fn a_wallet_is_made_filled_spent_frozen_and_closed() {
         .get(&format!("{path}/transactions?end_date=2020-01-01"))
         .await;
     assert_eq!(page["pagination"]["total"], json!(0));
+}
 
+async fn a_status_is_kept_to(rest: &Rest, path: &str) {
     let set = |status: &str| json!({"status": status, "reason": "test"});
     let (status, frozen) = rest.put(&format!("{path}/status"), set("FROZEN")).await;
     assert_eq!((status, &frozen["status"]), (200, &json!("FROZEN")));
@@ -157,8 +167,26 @@ async fn a_wallet_is_made_filled_spent_frozen_and_closed() {
         201
     );
     assert_eq!(rest.put(&format!("{path}/status"), set("CLOSED")).await.0, 200);
-    world.stop().await;
 }
+
+/// Path (below the wallet's, unless it starts with `/`), key, body, status and code.
+const REFUSED: &str = r#"
+/wallets      |   | {"user_id": "u"}                            | 409 WALLET_EXISTS
+/wallets      |   | {"user_id": "u v"}                          | 400 INVALID_ARGUMENT
+/wallets      |   | {"user_id": "v", "currency": "XXX"}         | 400 INVALID_ARGUMENT
+/wallets      |   | {"user_id": "v", "initial_balance": "-1"}   | 400 AMOUNT_NOT_POSITIVE
+/wallets      |   | {"user_id": "v", "initial_balance": 5.5}    | 400 INVALID_ARGUMENT
+/wallets      |   | {"user_id": "v", "extra": 1}                | 400 INVALID_ARGUMENT
+/wallets      |   | {                                           | 400 INVALID_ARGUMENT
+top-up        |   | {"amount": "1"}                             | 400 IDEMPOTENCY_KEY_REQUIRED
+top-up        | k | {"amount": "0"}                             | 400 AMOUNT_NOT_POSITIVE
+top-up        | k | {"amount": "1", "currency": "EUR"}          | 400 CURRENCY_MISMATCH
+top-up        | k | {"amount": "1", "type": "DEBIT"}            | 400 INVALID_ARGUMENT
+transactions  | k | {"amount": "1"}                             | 400 INVALID_ARGUMENT
+transactions  | k | {"amount": "1", "type": "TRANSFER_IN"}      | 400 INVALID_ARGUMENT
+transactions  | k | {"amount": "1", "type": "DEBIT"}            | 409 INSUFFICIENT_FUNDS
+/wallets/00000000-0000-0000-0000-000000000000/top-up | k | {"amount": "1"} | 404 WALLET_NOT_FOUND
+"#;
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_said() {
@@ -166,88 +194,28 @@ async fn what_is_wrong_with_a_request_is_said() {
     let rest = Rest::of(&world);
     let (_, wallet) = rest.post("/wallets", "", json!({"user_id": "u"})).await;
     let path = format!("/wallets/{}", wallet["wallet_id"].as_str().unwrap());
-    let top_up = format!("{path}/top-up");
-    let transactions = format!("{path}/transactions");
-    let unknown = "/wallets/00000000-0000-0000-0000-000000000000/top-up";
-    let posts: [(&str, &str, Value, (u16, &str)); 13] = [
-        ("/wallets", "", json!({"user_id": "u"}), (409, "WALLET_EXISTS")),
-        (
-            "/wallets",
-            "",
-            json!({"user_id": "u v"}),
-            (400, "INVALID_ARGUMENT"),
-        ),
-        (
-            "/wallets",
-            "",
-            json!({"user_id": "v", "currency": "XXX"}),
-            (400, "INVALID_ARGUMENT"),
-        ),
-        (
-            "/wallets",
-            "",
-            json!({"user_id": "v", "initial_balance": "-1"}),
-            (400, "AMOUNT_NOT_POSITIVE"),
-        ),
-        (
-            "/wallets",
-            "",
-            json!({"user_id": "v", "initial_balance": 5.5}),
-            (400, "INVALID_ARGUMENT"),
-        ),
-        (
-            "/wallets",
-            "",
-            json!({"user_id": "v", "extra": 1}),
-            (400, "INVALID_ARGUMENT"),
-        ),
-        (
-            &top_up,
-            "",
-            json!({"amount": "1"}),
-            (400, "IDEMPOTENCY_KEY_REQUIRED"),
-        ),
-        (&top_up, "k", json!({"amount": "0"}), (400, "AMOUNT_NOT_POSITIVE")),
-        (
-            &top_up,
-            "k",
-            json!({"amount": "1", "currency": "EUR"}),
-            (400, "CURRENCY_MISMATCH"),
-        ),
-        (unknown, "k", json!({"amount": "1"}), (404, "WALLET_NOT_FOUND")),
-        (
-            &transactions,
-            "k",
-            json!({"amount": "1", "type": "TRANSFER_IN"}),
-            (400, "INVALID_ARGUMENT"),
-        ),
-        (
-            &transactions,
-            "k",
-            json!({"amount": "1", "type": "DEBIT"}),
-            (409, "INSUFFICIENT_FUNDS"),
-        ),
-        (
-            &top_up,
-            "k",
-            json!({"amount": "1", "description": "x".repeat(20_000)}),
-            (413, "BODY_TOO_LARGE"),
-        ),
-    ];
-    for (path, key, body, (status, name)) in posts {
-        let reply = rest.post(path, key, body.clone()).await;
-        assert_eq!(code(&reply), (status, name, "caller"), "{path} {body}");
+    for row in REFUSED.trim().lines() {
+        let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+        let to = if columns[0].starts_with('/') {
+            columns[0].to_owned()
+        } else {
+            format!("{path}/{}", columns[0])
+        };
+        let reply = rest
+            .send("POST", &to, columns[1], TOKEN, Some(columns[2].to_owned()))
+            .await;
+        let (status, name, fault) = code(&reply);
+        assert_eq!(
+            (format!("{status} {name}").as_str(), fault),
+            (columns[3], "caller"),
+            "{row}"
+        );
     }
-    for query in [
-        "limit=0",
-        "limit=201",
-        "page=0",
-        "type=X",
-        "status=X",
-        "start_date=x",
-        "other=1",
-        "page=x",
-    ] {
+    let long = json!({"amount": "1", "description": "x".repeat(20_000)});
+    let reply = rest.post(&format!("{path}/top-up"), "k", long).await;
+    assert_eq!(code(&reply), (413, "BODY_TOO_LARGE", "caller"));
+    let transactions = format!("{path}/transactions");
+    for query in "limit=0 limit=201 page=0 type=X status=X start_date=x other=1 page=x".split(' ') {
         let reply = rest.get(&format!("{transactions}?{query}")).await;
         assert_eq!(code(&reply), (400, "INVALID_ARGUMENT", "caller"), "{query}");
     }

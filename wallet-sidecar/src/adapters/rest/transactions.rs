@@ -26,7 +26,7 @@ use crate::{
 /// Rows of a page when none are asked for.
 const PAGE_ROWS: u32 = 20;
 /// Last page that can be asked for: further back, narrow the dates.
-const PAGES_MAX: u32 = 10_000;
+const PAGES_MAX: u32 = 100_000;
 /// Types of a transaction (seed 003 §3.2, `valid_type`).
 const TYPES: [&str; 4] = ["CREDIT", "DEBIT", "TRANSFER_IN", "TRANSFER_OUT"];
 /// States of a transaction (seed 003 §3.2, `valid_status`).

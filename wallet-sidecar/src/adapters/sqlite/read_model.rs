@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Mutex};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, TransactionBehavior, params};
 use weir_contracts::event::{TransactionCreated, WalletUpdated};
 
 use super::{Durability, as_i64, as_u64, failed, locked, migrate, open};
@@ -154,9 +154,36 @@ fn wallet_where(
     found.map(|text| document(&text)).transpose()
 }
 
-const MATCHES: &str = "FROM transactions WHERE wallet_id = :wallet
-    AND (:from IS NULL OR created_micros >= :from) AND (:until IS NULL OR created_micros < :until)
-    AND (:type IS NULL OR type = :type) AND (:status IS NULL OR status = :status)";
+/// What a filter matches, as SQL. Only what is asked for is named: the rest is found in the wallet's index alone, without the rows.
+fn matches(filter: &Filter) -> String {
+    let conditions = [
+        (filter.from_micros.is_some(), " AND created_micros >= :from"),
+        (filter.until_micros.is_some(), " AND created_micros < :until"),
+        (filter.r#type.is_some(), " AND type = :type"),
+        (filter.status.is_some(), " AND status = :status"),
+    ];
+    conditions.into_iter().filter(|(asked, _)| *asked).fold(
+        "FROM transactions WHERE wallet_id = :wallet".to_owned(),
+        |sql, (_, condition)| sql + condition,
+    )
+}
+
+fn bindings<'a>(wallet_id: &'a &'a str, filter: &'a Filter) -> Vec<(&'static str, &'a dyn ToSql)> {
+    let mut bound: Vec<(&'static str, &dyn ToSql)> = vec![(":wallet", wallet_id)];
+    if let Some(from) = &filter.from_micros {
+        bound.push((":from", from));
+    }
+    if let Some(until) = &filter.until_micros {
+        bound.push((":until", until));
+    }
+    if let Some(kind) = &filter.r#type {
+        bound.push((":type", kind));
+    }
+    if let Some(status) = &filter.status {
+        bound.push((":status", status));
+    }
+    bound
+}
 
 impl ReadModel for SqliteReadModel {
     fn apply(&self, changes: &[Change]) -> Result<Vec<Applied>, StoreError> {
@@ -199,27 +226,20 @@ impl ReadModel for SqliteReadModel {
         let mut reader = locked(&self.reader);
         // One snapshot for both queries, so that the total fits the page.
         let snapshot = reader.transaction().map_err(failed)?;
+        let matches = matches(filter);
+        let mut bound = bindings(&wallet_id, filter);
         let total: i64 = snapshot
-            .prepare_cached(&format!("SELECT count(*) {MATCHES}"))
-            .and_then(|mut s| {
-                s.query_row(
-                    named_params! {":wallet": wallet_id, ":from": filter.from_micros, ":until": filter.until_micros,
-                    ":type": filter.r#type, ":status": filter.status},
-                    |row| row.get(0),
-                )
-            })
+            .prepare_cached(&format!("SELECT count(*) {matches}"))
+            .and_then(|mut s| s.query_row(bound.as_slice(), |row| row.get(0)))
             .map_err(failed)?;
         let mut select = snapshot
             .prepare_cached(&format!(
-                "SELECT document {MATCHES} ORDER BY position DESC LIMIT :limit OFFSET :offset"
+                "SELECT document {matches} ORDER BY position DESC LIMIT :limit OFFSET :offset"
             ))
             .map_err(failed)?;
+        bound.extend([(":limit", &limit as &dyn ToSql), (":offset", &offset)]);
         let texts = select
-            .query_map(
-                named_params! {":wallet": wallet_id, ":from": filter.from_micros, ":until": filter.until_micros,
-                ":type": filter.r#type, ":status": filter.status, ":limit": limit, ":offset": offset},
-                |row| row.get::<_, String>(0),
-            )
+            .query_map(bound.as_slice(), |row| row.get::<_, String>(0))
             .map_err(failed)?;
         let transactions = texts
             .map(|text| document(&text.map_err(failed)?))
