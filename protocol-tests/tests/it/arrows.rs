@@ -38,7 +38,12 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Crates that are pure throughout, beside the domains of the services.
-const PURE: [&str; 2] = ["tds/src/", "proxy/src/gate/"];
+const PURE: [&str; 4] = [
+    "tds/src/",
+    "proxy/src/gate/",
+    "wallet-sidecar/src/wallet/",
+    "wallet-sidecar/src/ledger/",
+];
 
 /// What pure code does not know: a runtime, a clock, files, sockets, stores, other processes.
 const IMPURE: [&str; 15] = [
