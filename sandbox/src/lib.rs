@@ -4,6 +4,7 @@
 pub mod config;
 pub mod scenario;
 mod server;
+mod tsql;
 
 pub use config::{Backend, Config, EncryptionPolicy, Login, TlsFiles};
 pub use server::{Running, StartError, start};

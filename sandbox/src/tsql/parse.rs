@@ -1,0 +1,722 @@
+//! The statement reader: takes control flow and session statements itself and hands queries to `sqlparser`.
+
+use sqlparser::ast::{BinaryOperator, Expr};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
+
+use super::dialect::TSql;
+use super::{Argument, Declaration, DeclaredType, Exec, ExecTarget, Procedure, SetOption, Stmt, SyntaxError};
+
+/// Depth of nested blocks and expressions; deeper text is refused before it costs the stack.
+const DEPTH_MAX: usize = 40;
+
+type Parsed<T> = Result<T, ParserError>;
+
+/// Reads a batch.
+///
+/// # Errors
+/// The text is not T-SQL, or not the T-SQL read here.
+pub(crate) fn parse(text: &str) -> Result<Vec<Stmt>, SyntaxError> {
+    with_reader(text, |reader| reader.statements(&[]))
+}
+
+/// Reads the parameter declarations of `sp_executesql` and `sp_prepare`: `@P1 int, @P2 nvarchar(4000) OUTPUT`.
+///
+/// # Errors
+/// The text is not a list of declarations.
+pub(crate) fn parse_declarations(text: &str) -> Result<Vec<Declaration>, SyntaxError> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    with_reader(text, |reader| {
+        let list = reader.declarations()?;
+        match reader.p.peek_token_ref().token {
+            Token::EOF => Ok(list),
+            _ => reader.unexpected(),
+        }
+    })
+}
+
+fn with_reader<T>(text: &str, run: impl FnOnce(&mut Reader<'_>) -> Parsed<T>) -> Result<T, SyntaxError> {
+    let dialect = TSql::default();
+    let parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX);
+    let parser = parser.try_with_sql(text).map_err(|e| syntax_error(&e))?;
+    let mut reader = Reader {
+        p: parser,
+        depth: 0,
+        last_word: String::new(),
+    };
+    run(&mut reader).map_err(|e| syntax_error(&e))
+}
+
+/// `sqlparser` says what it found only in words: "Expected: …, found: X at Line: 1, Column: 5".
+fn syntax_error(error: &ParserError) -> SyntaxError {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
+        ParserError::RecursionLimitExceeded => "found: too deeply nested text",
+    };
+    let (before, place) = text.split_once(" at Line: ").unwrap_or((text, "1"));
+    let near = before.split_once("found: ").map_or("", |(_, near)| near);
+    let line = place
+        .split(',')
+        .next()
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(1);
+    let near = if near == "EOF" { "" } else { near };
+    SyntaxError {
+        near: near.chars().take(128).collect(),
+        line,
+    }
+}
+
+struct Reader<'a> {
+    p: Parser<'a>,
+    depth: usize,
+    last_word: String,
+}
+
+impl Reader<'_> {
+    fn unexpected<T>(&self) -> Parsed<T> {
+        let found = self.p.peek_token_ref();
+        Err(ParserError::ParserError(format!(
+            "found: {}{}",
+            found.token, found.span.start
+        )))
+    }
+
+    /// The next token as an upper-case bare word, if it is one.
+    fn peek_word(&self, ahead: usize) -> Option<String> {
+        match self.p.peek_nth_token(ahead).token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_ascii_uppercase()),
+            _ => None,
+        }
+    }
+
+    fn take_word(&mut self, word: &str) -> bool {
+        let found = self.peek_word(0).is_some_and(|w| w == word);
+        if found {
+            self.p.advance_token();
+        }
+        found
+    }
+
+    fn peek_words(&self, words: &[&str]) -> bool {
+        words
+            .iter()
+            .enumerate()
+            .all(|(i, word)| self.peek_word(i).is_some_and(|w| w == *word))
+    }
+
+    fn take_words(&mut self, words: &[&str]) -> bool {
+        let found = self.peek_words(words);
+        if found {
+            words.iter().for_each(|_| self.p.advance_token());
+        }
+        found
+    }
+
+    fn expect_word(&mut self, word: &str) -> Parsed<()> {
+        if self.take_word(word) {
+            Ok(())
+        } else {
+            self.unexpected()
+        }
+    }
+
+    fn at_end(&self) -> bool {
+        matches!(self.p.peek_token_ref().token, Token::EOF | Token::SemiColon)
+    }
+
+    fn skip_semicolons(&mut self) {
+        while self.p.consume_token(&Token::SemiColon) {}
+    }
+
+    /// Statements up to the end or to one of the closing word sequences, which are left in place.
+    fn statements(&mut self, closers: &[&[&str]]) -> Parsed<Vec<Stmt>> {
+        let mut list = Vec::new();
+        loop {
+            self.skip_semicolons();
+            let closed = closers.iter().any(|words| self.peek_words(words));
+            if closed || (closers.is_empty() && self.p.peek_token_ref().token == Token::EOF) {
+                return Ok(list);
+            }
+            list.push(self.statement(list.is_empty() && self.depth == 0)?);
+        }
+    }
+
+    fn statement(&mut self, first: bool) -> Parsed<Stmt> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(ParserError::RecursionLimitExceeded);
+        }
+        let stmt = self.statement_here(first);
+        self.depth -= 1;
+        stmt
+    }
+
+    fn statement_here(&mut self, first: bool) -> Parsed<Stmt> {
+        let Some(word) = self.peek_word(0) else {
+            return self.sql_or_procedure(first);
+        };
+        self.last_word.clone_from(&word);
+        match word.as_str() {
+            "SET" => self.set(),
+            "USE" => self.use_database(),
+            "DECLARE" => {
+                self.p.advance_token();
+                Ok(Stmt::Declare(self.declarations()?))
+            }
+            "PRINT" => {
+                self.p.advance_token();
+                Ok(Stmt::Print(self.p.parse_expr()?))
+            }
+            "RAISERROR" => self.raiserror(),
+            "THROW" => self.throw(),
+            "BEGIN" => self.begin(),
+            "COMMIT" | "ROLLBACK" | "SAVE" => self.transaction_end(&word),
+            "IF" => self.conditional(),
+            "WHILE" => {
+                self.p.advance_token();
+                let condition = self.p.parse_expr()?;
+                Ok(Stmt::While {
+                    condition,
+                    body: Box::new(self.statement(false)?),
+                })
+            }
+            "BREAK" | "CONTINUE" => {
+                self.p.advance_token();
+                Ok(if word == "BREAK" {
+                    Stmt::Break
+                } else {
+                    Stmt::Continue
+                })
+            }
+            "RETURN" => {
+                self.p.advance_token();
+                let value = if self.at_end() || self.at_statement() {
+                    None
+                } else {
+                    Some(self.p.parse_expr()?)
+                };
+                Ok(Stmt::Return(value))
+            }
+            "WAITFOR" => {
+                self.p.advance_token();
+                self.expect_word("DELAY")?;
+                Ok(Stmt::WaitFor(self.p.parse_expr()?))
+            }
+            "EXEC" | "EXECUTE" => {
+                self.p.advance_token();
+                self.exec()
+            }
+            "DBCC" | "CHECKPOINT" | "GRANT" | "DENY" | "REVOKE" | "RECONFIGURE" => self.without_effect(),
+            "INSERT" if self.peek_word(1).is_some_and(|w| w == "BULK") => self.insert_bulk(),
+            "CREATE" | "ALTER" | "DROP" => self.definition(),
+            _ => self.sql_or_procedure(first),
+        }
+    }
+
+    /// True if the next word starts a statement, so that an argument list or a RETURN ends before it.
+    fn at_statement(&self) -> bool {
+        const STARTS: &[&str] = &[
+            "SET",
+            "USE",
+            "DECLARE",
+            "PRINT",
+            "RAISERROR",
+            "THROW",
+            "BEGIN",
+            "COMMIT",
+            "ROLLBACK",
+            "SAVE",
+            "IF",
+            "ELSE",
+            "END",
+            "WHILE",
+            "BREAK",
+            "CONTINUE",
+            "RETURN",
+            "WAITFOR",
+            "EXEC",
+            "EXECUTE",
+            "SELECT",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "MERGE",
+            "WITH",
+            "CREATE",
+            "ALTER",
+            "DROP",
+            "TRUNCATE",
+            "DBCC",
+            "GRANT",
+            "DENY",
+            "REVOKE",
+        ];
+        self.peek_word(0)
+            .is_some_and(|word| STARTS.contains(&word.as_str()))
+    }
+
+    /// `sqlparser`'s statement; or, for the first word of a batch that is none of its keywords, a procedure's name.
+    fn sql_or_procedure(&mut self, first: bool) -> Parsed<Stmt> {
+        let token = self.p.peek_token_ref().token.clone();
+        let procedure = match &token {
+            Token::Word(w) => w.quote_style.is_some() || w.keyword == Keyword::NoKeyword,
+            _ => false,
+        };
+        if procedure && first {
+            return self.exec();
+        }
+        if procedure {
+            return self.unexpected();
+        }
+        let statement = self.p.parse_statement()?;
+        if self.take_word("OPTION") {
+            self.skip_parenthesised()?;
+        }
+        Ok(Stmt::Sql(Box::new(statement)))
+    }
+
+    fn skip_parenthesised(&mut self) -> Parsed<()> {
+        self.p.expect_token(&Token::LParen)?;
+        let mut open = 1_u32;
+        while open > 0 {
+            match self.p.next_token().token {
+                Token::LParen => open += 1,
+                Token::RParen => open -= 1,
+                Token::EOF => return self.unexpected(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn without_effect(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        while !self.at_end() && !self.at_statement() {
+            self.p.advance_token();
+        }
+        Ok(Stmt::Nothing)
+    }
+
+    fn use_database(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        Ok(Stmt::Use(self.p.parse_identifier()?.value))
+    }
+
+    fn variable(&mut self) -> Parsed<String> {
+        match &self.p.peek_token_ref().token {
+            Token::Word(w) if w.quote_style.is_none() && w.value.starts_with('@') => {
+                let name = w.value.to_lowercase();
+                self.p.advance_token();
+                Ok(name)
+            }
+            _ => self.unexpected(),
+        }
+    }
+
+    fn peek_variable(&self) -> bool {
+        matches!(&self.p.peek_token_ref().token, Token::Word(w) if w.quote_style.is_none() && w.value.starts_with('@'))
+    }
+}
+
+/// SET and DECLARE.
+impl Reader<'_> {
+    fn set(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        if self.peek_variable() {
+            return self.assign();
+        }
+        let name = if self.take_words(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
+            "TRANSACTION ISOLATION LEVEL".to_owned()
+        } else if self.take_word("STATISTICS") {
+            format!("STATISTICS {}", self.option_name()?)
+        } else if self.take_word("IDENTITY_INSERT") {
+            format!("IDENTITY_INSERT {}", self.p.parse_object_name(false)?)
+        } else {
+            self.option_names()?
+        };
+        let value = if name == "TRANSACTION ISOLATION LEVEL" {
+            self.isolation_level()?
+        } else {
+            self.option_value()?
+        };
+        Ok(Stmt::Set(SetOption { name, value }))
+    }
+
+    fn assign(&mut self) -> Parsed<Stmt> {
+        let name = self.variable()?;
+        let compound = [
+            (Token::Plus, BinaryOperator::Plus),
+            (Token::Minus, BinaryOperator::Minus),
+            (Token::Mul, BinaryOperator::Multiply),
+            (Token::Div, BinaryOperator::Divide),
+        ];
+        let op = compound
+            .into_iter()
+            .find_map(|(token, op)| self.p.consume_token(&token).then_some(op));
+        self.p.expect_token(&Token::Eq)?;
+        let value = self.p.parse_expr()?;
+        let value = match op {
+            None => value,
+            Some(op) => {
+                let left = Box::new(Expr::Identifier(name.as_str().into()));
+                Expr::BinaryOp {
+                    left,
+                    op,
+                    right: Box::new(Expr::Nested(Box::new(value))),
+                }
+            }
+        };
+        Ok(Stmt::Assign { name, value })
+    }
+
+    fn option_name(&mut self) -> Parsed<String> {
+        match self.peek_word(0) {
+            Some(word) => {
+                self.p.advance_token();
+                Ok(word)
+            }
+            None => self.unexpected(),
+        }
+    }
+
+    fn option_names(&mut self) -> Parsed<String> {
+        let mut names = self.option_name()?;
+        while self.p.consume_token(&Token::Comma) {
+            names.push(',');
+            names.push_str(&self.option_name()?);
+        }
+        Ok(names)
+    }
+
+    fn isolation_level(&mut self) -> Parsed<String> {
+        for words in [
+            &["READ", "UNCOMMITTED"][..],
+            &["READ", "COMMITTED"],
+            &["REPEATABLE", "READ"],
+            &["SNAPSHOT"],
+            &["SERIALIZABLE"],
+        ] {
+            if self.take_words(words) {
+                return Ok(words.join(" "));
+            }
+        }
+        self.unexpected()
+    }
+
+    /// One word, string, variable or signed number.
+    fn option_value(&mut self) -> Parsed<String> {
+        let minus = self.p.consume_token(&Token::Minus);
+        let token = self.p.next_token().token;
+        let value = match token {
+            Token::Word(w) => w.value.to_ascii_uppercase(),
+            Token::Number(n, _) => n,
+            Token::SingleQuotedString(s) | Token::NationalStringLiteral(s) => s,
+            Token::HexStringLiteral(s) => format!("0X{s}"),
+            _ => {
+                self.p.prev_token();
+                return self.unexpected();
+            }
+        };
+        Ok(if minus { format!("-{value}") } else { value })
+    }
+
+    fn declarations(&mut self) -> Parsed<Vec<Declaration>> {
+        let mut list = Vec::new();
+        loop {
+            let name = self.variable()?;
+            self.take_word("AS");
+            let kind = if self.take_word("TABLE") {
+                DeclaredType::Table(self.p.parse_columns()?.0)
+            } else if self.take_word("CURSOR") {
+                DeclaredType::Cursor
+            } else {
+                DeclaredType::Scalar(self.p.parse_data_type()?)
+            };
+            let value = if self.p.consume_token(&Token::Eq) {
+                Some(self.p.parse_expr()?)
+            } else {
+                None
+            };
+            let output = self.take_word("OUTPUT") || self.take_word("OUT");
+            self.take_word("READONLY");
+            list.push(Declaration {
+                name,
+                kind,
+                value,
+                output,
+            });
+            if !self.p.consume_token(&Token::Comma) {
+                return Ok(list);
+            }
+        }
+    }
+}
+
+/// Transactions, control flow, messages.
+impl Reader<'_> {
+    fn tran_name(&mut self) -> Parsed<Option<String>> {
+        if self.peek_variable() {
+            return self.variable().map(Some);
+        }
+        if self.at_end() || self.at_statement() || self.peek_word(0).is_some_and(|w| w == "WITH") {
+            return Ok(None);
+        }
+        match &self.p.peek_token_ref().token {
+            Token::Word(_) => Ok(Some(self.p.parse_identifier()?.value)),
+            _ => Ok(None),
+        }
+    }
+
+    fn with_options(&mut self) -> Parsed<()> {
+        if self.peek_word(0).is_some_and(|w| w == "WITH") {
+            let (mark, delayed) = (self.peek_word(1), self.p.peek_nth_token(1).token == Token::LParen);
+            if delayed {
+                self.p.advance_token();
+                return self.skip_parenthesised();
+            }
+            if mark.is_some_and(|w| w == "MARK") {
+                self.p.advance_token();
+                self.p.advance_token();
+                if matches!(
+                    self.p.peek_token_ref().token,
+                    Token::SingleQuotedString(_) | Token::NationalStringLiteral(_)
+                ) {
+                    self.p.advance_token();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        self.take_word("DISTRIBUTED");
+        if self.take_word("TRAN") || self.take_word("TRANSACTION") {
+            self.tran_name()?;
+            self.with_options()?;
+            return Ok(Stmt::Begin);
+        }
+        if self.take_word("TRY") {
+            let body = self.statements(&[&["END", "TRY"]])?;
+            self.take_words(&["END", "TRY"]);
+            self.skip_semicolons();
+            self.expect_word("BEGIN")?;
+            self.expect_word("CATCH")?;
+            let catch = self.statements(&[&["END", "CATCH"]])?;
+            self.take_words(&["END", "CATCH"]);
+            return Ok(Stmt::Try { body, catch });
+        }
+        let list = self.statements(&[&["END"]])?;
+        self.expect_word("END")?;
+        Ok(Stmt::Block(list))
+    }
+
+    fn transaction_end(&mut self, word: &str) -> Parsed<Stmt> {
+        self.p.advance_token();
+        let tran = self.take_word("TRAN") || self.take_word("TRANSACTION") || self.take_word("WORK");
+        let name = if tran { self.tran_name()? } else { None };
+        self.with_options()?;
+        match (word, name) {
+            ("COMMIT", _) => Ok(Stmt::Commit),
+            ("ROLLBACK", name) => Ok(Stmt::Rollback(name)),
+            (_, Some(name)) => Ok(Stmt::Save(name)),
+            _ => self.unexpected(),
+        }
+    }
+
+    fn conditional(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        let condition = self.p.parse_expr()?;
+        let then = Box::new(self.statement(false)?);
+        let mut semicolons = 0_usize;
+        while self.p.consume_token(&Token::SemiColon) {
+            semicolons += 1;
+        }
+        let otherwise = if self.take_word("ELSE") {
+            Some(Box::new(self.statement(false)?))
+        } else {
+            None
+        };
+        if otherwise.is_none() {
+            (0..semicolons).for_each(|_| self.p.prev_token());
+        }
+        Ok(Stmt::If {
+            condition,
+            then,
+            otherwise,
+        })
+    }
+
+    fn raiserror(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        self.p.expect_token(&Token::LParen)?;
+        let mut list = self.p.parse_comma_separated(Parser::parse_expr)?;
+        self.p.expect_token(&Token::RParen)?;
+        if self.take_word("WITH") {
+            self.option_names()?;
+        }
+        if list.len() < 3 {
+            return self.unexpected();
+        }
+        let args = list.split_off(3);
+        let mut head = list.into_iter();
+        match (head.next(), head.next(), head.next()) {
+            (Some(message), Some(severity), Some(state)) => Ok(Stmt::RaisError {
+                message,
+                severity,
+                state,
+                args,
+            }),
+            _ => self.unexpected(),
+        }
+    }
+
+    fn throw(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        if self.at_end() || self.at_statement() {
+            return Ok(Stmt::Throw(None));
+        }
+        let number = self.p.parse_expr()?;
+        self.p.expect_token(&Token::Comma)?;
+        let message = self.p.parse_expr()?;
+        self.p.expect_token(&Token::Comma)?;
+        let state = self.p.parse_expr()?;
+        Ok(Stmt::Throw(Some(Box::new((number, message, state)))))
+    }
+}
+
+/// Procedures and bulk load.
+impl Reader<'_> {
+    fn exec(&mut self) -> Parsed<Stmt> {
+        if self.p.consume_token(&Token::LParen) {
+            let text = self.p.parse_expr()?;
+            self.p.expect_token(&Token::RParen)?;
+            return Ok(Stmt::Exec(Exec {
+                status: None,
+                what: ExecTarget::Text(text),
+                args: Vec::new(),
+            }));
+        }
+        let status = if self.peek_variable() && self.p.peek_nth_token(1).token == Token::Eq {
+            let name = self.variable()?;
+            self.p.advance_token();
+            Some(name)
+        } else {
+            None
+        };
+        let name = self.p.parse_object_name(false)?;
+        let parts = name
+            .0
+            .iter()
+            .filter_map(|part| part.as_ident())
+            .map(|ident| ident.value.clone())
+            .collect();
+        let mut args = Vec::new();
+        if !self.at_end() && !self.at_statement() {
+            loop {
+                args.push(self.argument()?);
+                if !self.p.consume_token(&Token::Comma) {
+                    break;
+                }
+            }
+        }
+        if self.take_words(&["WITH", "RECOMPILE"]) {}
+        Ok(Stmt::Exec(Exec {
+            status,
+            what: ExecTarget::Procedure(parts),
+            args,
+        }))
+    }
+
+    fn argument(&mut self) -> Parsed<Argument> {
+        let name = if self.peek_variable() && self.p.peek_nth_token(1).token == Token::Eq {
+            let name = self.variable()?;
+            self.p.advance_token();
+            Some(name)
+        } else {
+            None
+        };
+        let value = if self.take_word("DEFAULT") {
+            None
+        } else {
+            Some(self.p.parse_expr()?)
+        };
+        let output = self.take_word("OUTPUT") || self.take_word("OUT");
+        Ok(Argument { name, value, output })
+    }
+
+    fn insert_bulk(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        self.p.advance_token();
+        let table = self.p.parse_object_name(false)?.to_string();
+        let mut columns = Vec::new();
+        if self.p.consume_token(&Token::LParen) {
+            loop {
+                columns.push(self.p.parse_identifier()?.value);
+                self.p.parse_data_type()?;
+                if self.take_word("COLLATE") {
+                    self.p.advance_token();
+                }
+                self.take_word("NOT");
+                self.take_word("NULL");
+                if !self.p.consume_token(&Token::Comma) {
+                    break;
+                }
+            }
+            self.p.expect_token(&Token::RParen)?;
+        }
+        if self.take_word("WITH") {
+            self.skip_parenthesised()?;
+        }
+        Ok(Stmt::InsertBulk { table, columns })
+    }
+
+    /// CREATE, ALTER and DROP: procedures are ours, all else is `sqlparser`'s.
+    fn definition(&mut self) -> Parsed<Stmt> {
+        let is_proc = |word: Option<String>| word.is_some_and(|w| w == "PROC" || w == "PROCEDURE");
+        if self.peek_word(0).is_some_and(|w| w == "DROP") && is_proc(self.peek_word(1)) {
+            self.p.advance_token();
+            self.p.advance_token();
+            let if_exists = self.take_words(&["IF", "EXISTS"]);
+            let name = self.last_part()?;
+            return Ok(Stmt::DropProcedure { name, if_exists });
+        }
+        let or_alter = self.peek_words(&["CREATE", "OR", "ALTER"]);
+        if !is_proc(self.peek_word(if or_alter { 3 } else { 1 })) {
+            return self.sql_or_procedure(false);
+        }
+        (0..if or_alter { 4 } else { 2 }).for_each(|_| self.p.advance_token());
+        let name = self.last_part()?;
+        let parenthesised = self.p.consume_token(&Token::LParen);
+        let parameters = if self.peek_variable() {
+            self.declarations()?
+        } else {
+            Vec::new()
+        };
+        if parenthesised {
+            self.p.expect_token(&Token::RParen)?;
+        }
+        self.expect_word("AS")?;
+        let mut body = Vec::new();
+        self.skip_semicolons();
+        while self.p.peek_token_ref().token != Token::EOF {
+            body.push(self.statement(false)?);
+            self.skip_semicolons();
+        }
+        Ok(Stmt::CreateProcedure(Box::new(Procedure {
+            name,
+            parameters,
+            body,
+        })))
+    }
+
+    fn last_part(&mut self) -> Parsed<String> {
+        let name = self.p.parse_object_name(false)?;
+        let last = name.0.last().and_then(|part| part.as_ident());
+        last.map_or_else(|| self.unexpected(), |ident| Ok(ident.value.to_lowercase()))
+    }
+}
