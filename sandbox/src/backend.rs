@@ -1,0 +1,67 @@
+//! The two backends behind one face.
+
+use bytes::BytesMut;
+
+use crate::config::Config;
+use crate::conn::reply::{Reply, Stopped};
+use crate::conn::{LoginInfo, Request};
+use crate::scenario::Scenario;
+use crate::sql;
+
+/// Answers the requests of one connection, in order, on a thread of its own.
+pub(crate) trait Serve: Send {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// The connection has gone; an ATTENTION is not an error here, it ends the answer in its own way.
+    fn serve(&mut self, request: &Request, reply: &mut Reply) -> Result<(), Stopped>;
+}
+
+/// What a backend says to a login.
+#[derive(Debug)]
+pub(crate) enum LoginAnswer {
+    /// Check the password, answer as a server does.
+    Usual,
+    /// These tokens, then go on or close.
+    Tokens { tokens: BytesMut, close: bool },
+    /// Nothing, ever.
+    Never,
+}
+
+/// The configured backend, shared by every connection.
+#[derive(Debug)]
+pub(crate) enum Backends {
+    Sqlite(sql::Store),
+    Scenario(std::sync::Arc<Scenario>),
+}
+
+impl Backends {
+    pub(crate) fn connection(&self, info: &LoginInfo, config: &Config) -> Box<dyn Serve> {
+        match self {
+            Self::Sqlite(store) => Box::new(sql::Connection::new(store.clone(), info, config)),
+            Self::Scenario(scenario) => scenario.connection(info, config),
+        }
+    }
+
+    pub(crate) fn acknowledges_attention(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Scenario(scenario) => scenario.acknowledges_attention(),
+        }
+    }
+
+    pub(crate) fn login_answer(&self, info: &LoginInfo) -> LoginAnswer {
+        match self {
+            Self::Sqlite(_) => LoginAnswer::Usual,
+            Self::Scenario(scenario) => scenario.login_answer(info),
+        }
+    }
+
+    /// Features acknowledged beside UTF-8, if the client asked for them.
+    pub(crate) fn feature_acks(&self) -> Vec<(u8, Vec<u8>)> {
+        match self {
+            Self::Sqlite(_) => Vec::new(),
+            Self::Scenario(scenario) => scenario.feature_acks(),
+        }
+    }
+}

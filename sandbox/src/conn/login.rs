@@ -1,0 +1,224 @@
+//! From the first byte to LOGINACK: PRELOGIN, TLS as agreed, LOGIN7, and the answer in SQL Server's order.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use weir_tds::login7::{LOGIN7_MAX, Login7, feature};
+use weir_tds::message::{FIRST_PACKET_ID, MessageBuf, write_message};
+use weir_tds::packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN, PacketStatus, PacketType};
+use weir_tds::prelogin::{self, Encryption, EncryptionOption, Field, PRELOGIN_MAX, Prelogin, TlsScope};
+use weir_tds::version::TdsVersion;
+
+use super::ConnError;
+use super::session::Shared;
+use super::transport::Transport;
+use crate::backend::LoginAnswer;
+use crate::config::{Config, EncryptionPolicy, Login};
+use crate::tokens::{DoneKind, EnvChange, Message, Tokens, command, status};
+
+/// Product version that PRELOGIN and LOGINACK tell: SQL Server 2022, so that drivers take 8-byte counts.
+const PRODUCT: [u8; 4] = [16, 0, 0x0F, 0xA6];
+/// With TLS a packet must fit one record (facts §1.4).
+const PACKET_SIZE_MAX_TLS: u16 = 16383;
+/// First byte of a TLS ClientHello.
+const TLS_FIRST_BYTE: u8 = 0x16;
+
+/// What a logged-in connection is.
+#[derive(Debug, Clone)]
+pub(crate) struct LoginInfo {
+    pub(crate) spid: u16,
+    pub(crate) version: TdsVersion,
+    pub(crate) packet_size: u16,
+    pub(crate) login: String,
+    pub(crate) database: String,
+    pub(crate) host: String,
+    pub(crate) application: String,
+    /// UTF-8 was asked for and acknowledged.
+    pub(crate) utf8: bool,
+}
+
+/// Runs the login conversation.
+pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Shared>) -> Result<LoginInfo, ConnError> {
+    let first = transport.first_byte().await?;
+    let strict = first == TLS_FIRST_BYTE;
+    if strict {
+        let Some(tls) = &shared.tls else { return Err(ConnError::Refused) };
+        transport.bare_handshake(tls.strict()?).await?;
+    }
+    // 7.0 and 7.1 clients may begin with LOGIN7 (facts §2.1).
+    if first != PacketType::Login7.byte() {
+        exchange_prelogin(transport, spid, shared, strict).await?;
+    }
+    let body = read_message(transport, "LOGIN7", LOGIN7_MAX, PacketType::Login7).await?;
+    let login7 = Login7::parse(&body)?;
+    let Some(version) = login7.version() else { return Err(ConnError::Refused) };
+    let info = info(&login7, version, spid, transport.is_encrypted());
+    let scripted = shared.backends.login_answer(&info);
+    match scripted {
+        LoginAnswer::Usual => {}
+        LoginAnswer::Tokens { tokens, close } => {
+            send(transport, spid, &tokens).await?;
+            return if close { refuse(transport).await } else { Ok(info) };
+        }
+        LoginAnswer::Never => {
+            // The client's deadline or its close ends this.
+            loop {
+                transport.packet().await?;
+            }
+        }
+    }
+    let mut tokens = Tokens::new(version);
+    let (info, accepted) = match decide(&login7, info, &shared.config) {
+        Ok(info) => {
+            let acks = shared.backends.feature_acks();
+            answer(&mut tokens, &login7, &info, &shared.config, &acks);
+            (info, true)
+        }
+        Err((info, messages)) => {
+            messages.iter().for_each(|m| tokens.message(m, &shared.config.server_name));
+            tokens.done(DoneKind::Done, status::ERROR, 0, 0);
+            (info, false)
+        }
+    };
+    send(transport, spid, &tokens.buf).await?;
+    if accepted { Ok(info) } else { refuse(transport).await }
+}
+
+async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
+    transport.shutdown().await;
+    Err(ConnError::Refused)
+}
+
+async fn exchange_prelogin(transport: &mut Transport, spid: u16, shared: &Shared, strict: bool) -> Result<(), ConnError> {
+    let body = read_message(transport, "PRELOGIN", PRELOGIN_MAX, PacketType::Prelogin).await?;
+    let asked = Prelogin::parse(&body)?;
+    let policy = match (shared.config.encryption, &shared.tls) {
+        (EncryptionPolicy::NotSupported, _) | (_, None) => prelogin::EncryptionPolicy::NotSup,
+        (EncryptionPolicy::Off, _) => prelogin::EncryptionPolicy::Off,
+        (EncryptionPolicy::On, _) => prelogin::EncryptionPolicy::On,
+    };
+    let mut agreed = prelogin::negotiate(asked.encryption, policy);
+    if strict {
+        agreed.answer = Encryption::NotSup;
+        agreed.scope = Some(TlsScope::None);
+    }
+    let answer = Prelogin {
+        version: [PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], 0, 0],
+        encryption: Some(EncryptionOption::plain(agreed.answer)),
+        instance: asked.instance.as_ref().map(|_| vec![0]),
+        thread_id: if asked.thread_id.is_present() { Field::Empty } else { Field::Absent },
+        mars: asked.mars.map(|_| false),
+        trace_id: if asked.trace_id.is_present() { Field::Empty } else { Field::Absent },
+        fed_auth_required: asked.fed_auth_required.map(|_| 0),
+        nonce: None,
+    };
+    send(transport, spid, &answer.encode()).await?;
+    match (agreed.scope, &shared.tls) {
+        (None, _) => refuse(transport).await,
+        (Some(TlsScope::None), _) | (_, None) => Ok(()),
+        (Some(scope), Some(tls)) => transport.wrapped_handshake(tls.wrapped()?, scope == TlsScope::All).await,
+    }
+}
+
+async fn read_message(
+    transport: &mut Transport,
+    what: &'static str,
+    limit: usize,
+    kind: PacketType,
+) -> Result<Bytes, ConnError> {
+    let mut message = MessageBuf::new(what, limit);
+    loop {
+        let (header, body) = transport.packet().await?;
+        if header.kind != kind {
+            let kind = weir_tds::error::WireErrorKind::PacketType(header.kind.byte());
+            return Err(weir_tds::error::WireError::at(0, kind).into());
+        }
+        if message.push(&header, &body)? {
+            return Ok(message.take());
+        }
+    }
+}
+
+async fn send(transport: &mut Transport, spid: u16, body: &[u8]) -> Result<(), ConnError> {
+    let mut out = BytesMut::new();
+    let (kind, status) = (PacketType::TabularResult, PacketStatus::NORMAL);
+    write_message(&mut out, kind, status, DEFAULT_PACKET_SIZE, spid, FIRST_PACKET_ID, body);
+    transport.queue(out.freeze())?;
+    transport.flush().await
+}
+
+fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> LoginInfo {
+    let most = if encrypted { PACKET_SIZE_MAX_TLS } else { PACKET_SIZE_MAX };
+    let packet_size = match login7.packet_size {
+        0 => DEFAULT_PACKET_SIZE,
+        asked => u16::try_from(asked).unwrap_or(u16::MAX).clamp(PACKET_SIZE_MIN, most),
+    };
+    LoginInfo {
+        spid,
+        version,
+        packet_size,
+        login: login7.user_name.clone(),
+        database: login7.database.clone(),
+        host: login7.host_name.clone(),
+        application: login7.app_name.clone(),
+        utf8: login7.feature(feature::UTF8_SUPPORT).is_some(),
+    }
+}
+
+type Decision = Result<LoginInfo, (LoginInfo, Vec<Message>)>;
+
+fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
+    let failed = |info: &LoginInfo| message(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
+    if login7.is_integrated() {
+        let text = "Login failed. This server takes SQL logins only.".to_owned();
+        return Err((info, vec![message(18452, 14, 1, text)]));
+    }
+    let password = login7.password.to_text();
+    let known = |login: &&Login| login.name.eq_ignore_ascii_case(&info.login) && login.password == *password;
+    let Some(login) = config.logins.iter().find(known) else {
+        let failed = failed(&info);
+        return Err((info, vec![failed]));
+    };
+    if info.database.is_empty() {
+        info.database.clone_from(&login.database);
+    }
+    let name = info.database.trim_matches(['[', ']']).to_owned();
+    match crate::sql::database_name(&name) {
+        Some(database) => {
+            info.database = database;
+            Ok(info)
+        }
+        None => {
+            let text = format!("Cannot open database \"{name}\" requested by the login. The login failed.");
+            let messages = vec![message(4060, 11, 1, text), failed(&info)];
+            Err((info, messages))
+        }
+    }
+}
+
+fn message(number: i32, class: u8, state: u8, text: String) -> Message {
+    Message { number, state, class, text, procedure: String::new(), line: 1 }
+}
+
+/// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (facts §4.5).
+fn answer(tokens: &mut Tokens, login7: &Login7, info: &LoginInfo, config: &Config, extra: &[(u8, Vec<u8>)]) {
+    let server = &config.server_name;
+    tokens.env_change(&EnvChange::Database { new: &info.database, old: "master" });
+    tokens.message(&message(5701, 0, 2, format!("Changed database context to '{}'.", info.database)), server);
+    if info.version > TdsVersion::V7_0 {
+        tokens.env_change(&EnvChange::Collation);
+    }
+    tokens.env_change(&EnvChange::Language { new: "us_english", old: "" });
+    tokens.message(&message(5703, 0, 1, "Changed language setting to us_english.".to_owned()), server);
+    tokens.login_ack("Microsoft SQL Server\0\0", PRODUCT);
+    tokens.env_change(&EnvChange::PacketSize { new: info.packet_size, old: DEFAULT_PACKET_SIZE });
+    let mut acks: Vec<(u8, Vec<u8>)> = Vec::new();
+    if info.utf8 {
+        acks.push((feature::UTF8_SUPPORT, vec![1]));
+    }
+    acks.extend(extra.iter().filter(|(id, _)| login7.feature(*id).is_some()).cloned());
+    if !acks.is_empty() && info.version >= TdsVersion::V7_4 {
+        tokens.feature_ack(&acks);
+    }
+    tokens.done(DoneKind::Done, status::FINAL, command::NONE, 0);
+}

@@ -1,0 +1,106 @@
+//! The way back: token bytes from the thread that runs a request, cut into packets, over a bounded channel.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+use weir_tds::message::PacketWriter;
+use weir_tds::packet::{PacketStatus, PacketType};
+
+use super::cancel::Cancel;
+
+/// Packet bytes gathered before they are handed to the connection's task.
+pub(crate) const CHUNK: usize = 64 * 1024;
+/// Chunks that may wait for the socket: with [`CHUNK`] the bound of what a result holds in memory.
+pub(crate) const CHUNKS_WAITING: usize = 4;
+
+/// What the running side tells the connection's task.
+#[derive(Debug)]
+pub(crate) enum Out {
+    /// Whole packets.
+    Packets(Bytes),
+    /// The request is done; its message has ended (or, by a script, never will).
+    Done,
+    /// Close the connection when what was sent is written.
+    Close,
+    /// Reset the connection now.
+    Reset,
+}
+
+/// The request is to stop, or nobody is there to read its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// An ATTENTION came.
+    Cancelled,
+    /// The connection has gone.
+    Gone,
+}
+
+/// Where a response is written.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    writer: PacketWriter,
+    out: mpsc::Sender<Out>,
+    cancel: Arc<Cancel>,
+}
+
+impl Reply {
+    pub(crate) fn new(packet_size: u16, spid: u16, out: mpsc::Sender<Out>, cancel: Arc<Cancel>) -> Self {
+        Self { writer: PacketWriter::new(packet_size, spid), out, cancel }
+    }
+
+    /// Starts the response message.
+    pub(crate) fn begin(&mut self) {
+        self.writer.begin(PacketType::TabularResult, PacketStatus::NORMAL);
+    }
+
+    pub(crate) fn cancel(&self) -> &Arc<Cancel> {
+        &self.cancel
+    }
+
+    pub(crate) fn set_packet_size(&mut self, size: u16) {
+        self.writer.set_packet_size(size);
+    }
+
+    /// Takes token bytes (emptying `tokens`) and hands on what is a chunk. Blocks while the client does not read.
+    pub(crate) fn push(&mut self, tokens: &mut BytesMut) -> Result<(), Stopped> {
+        self.writer.push(tokens);
+        tokens.clear();
+        if self.writer.ready_len() >= CHUNK { self.hand_on() } else { Ok(()) }
+    }
+
+    /// As [`push`](Self::push), and stops if the request was cancelled: for streams.
+    pub(crate) fn stream(&mut self, tokens: &mut BytesMut) -> Result<(), Stopped> {
+        if self.cancel.is_cancelled() {
+            tokens.clear();
+            return Err(Stopped::Cancelled);
+        }
+        self.push(tokens)
+    }
+
+    /// Sends what is there as a short packet.
+    pub(crate) fn flush(&mut self) -> Result<(), Stopped> {
+        self.writer.flush();
+        self.hand_on()
+    }
+
+    /// Ends the message.
+    pub(crate) fn finish(&mut self) -> Result<(), Stopped> {
+        self.writer.finish();
+        self.hand_on()
+    }
+
+    /// Sends bytes as they are, outside every message.
+    pub(crate) fn raw(&mut self, bytes: Bytes) -> Result<(), Stopped> {
+        self.send(Out::Packets(bytes))
+    }
+
+    pub(crate) fn send(&mut self, out: Out) -> Result<(), Stopped> {
+        self.out.blocking_send(out).map_err(|_| Stopped::Gone)
+    }
+
+    fn hand_on(&mut self) -> Result<(), Stopped> {
+        let ready = self.writer.take_ready();
+        if ready.is_empty() { Ok(()) } else { self.send(Out::Packets(ready.freeze())) }
+    }
+}
