@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use weir_tds::build::{Collation, TokenBuf};
 use weir_tds::login7::{LOGIN7_MAX, Login7, feature};
 use weir_tds::message::{FIRST_PACKET_ID, MessageBuf, write_message};
 use weir_tds::packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN, PacketStatus, PacketType};
@@ -14,7 +15,7 @@ use super::session::Shared;
 use super::transport::Transport;
 use crate::backend::LoginAnswer;
 use crate::config::{Config, EncryptionPolicy, Login};
-use crate::tokens::{DoneKind, EnvChange, Message, Tokens, command, status};
+use crate::tokens::{Message, command, status};
 
 /// Product version that PRELOGIN and LOGINACK tell: SQL Server 2022, so that drivers take 8-byte counts.
 const PRODUCT: [u8; 4] = [16, 0, 0x0F, 0xA6];
@@ -67,7 +68,7 @@ pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Sha
             }
         }
     }
-    let mut tokens = Tokens::new(version);
+    let mut tokens = TokenBuf::new(version);
     let (info, accepted) = match decide(&login7, info, &shared.config) {
         Ok(info) => {
             let acks = shared.backends.feature_acks();
@@ -75,12 +76,12 @@ pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Sha
             (info, true)
         }
         Err((info, messages)) => {
-            messages.iter().for_each(|m| tokens.message(m, &shared.config.server_name));
-            tokens.done(DoneKind::Done, status::ERROR, 0, 0);
+            messages.iter().for_each(|m| m.put(&mut tokens, &shared.config.server_name));
+            tokens.done(status::ERROR, 0, 0);
             (info, false)
         }
     };
-    send(transport, spid, &tokens.buf).await?;
+    send(transport, spid, tokens.as_bytes()).await?;
     if accepted { Ok(info) } else { refuse(transport).await }
 }
 
@@ -168,10 +169,10 @@ fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> Log
 type Decision = Result<LoginInfo, (LoginInfo, Vec<Message>)>;
 
 fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
-    let failed = |info: &LoginInfo| message(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
+    let failed = |info: &LoginInfo| Message::new(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
     if login7.is_integrated() {
         let text = "Login failed. This server takes SQL logins only.".to_owned();
-        return Err((info, vec![message(18452, 14, 1, text)]));
+        return Err((info, vec![Message::new(18452, 14, 1, text)]));
     }
     let password = login7.password.to_text();
     let known = |login: &&Login| login.name.eq_ignore_ascii_case(&info.login) && login.password == *password;
@@ -190,35 +191,32 @@ fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
         }
         None => {
             let text = format!("Cannot open database \"{name}\" requested by the login. The login failed.");
-            let messages = vec![message(4060, 11, 1, text), failed(&info)];
+            let messages = vec![Message::new(4060, 11, 1, text), failed(&info)];
             Err((info, messages))
         }
     }
 }
 
-fn message(number: i32, class: u8, state: u8, text: String) -> Message {
-    Message { number, state, class, text, procedure: String::new(), line: 1 }
-}
 
 /// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (facts §4.5).
-fn answer(tokens: &mut Tokens, login7: &Login7, info: &LoginInfo, config: &Config, extra: &[(u8, Vec<u8>)]) {
+fn answer(tokens: &mut TokenBuf, login7: &Login7, info: &LoginInfo, config: &Config, extra: &[(u8, Vec<u8>)]) {
     let server = &config.server_name;
-    tokens.env_change(&EnvChange::Database { new: &info.database, old: "master" });
-    tokens.message(&message(5701, 0, 2, format!("Changed database context to '{}'.", info.database)), server);
+    tokens.env_database(&info.database, "master");
+    Message::new(5701, 0, 2, format!("Changed database context to '{}'.", info.database)).put(tokens, server);
     if info.version > TdsVersion::V7_0 {
-        tokens.env_change(&EnvChange::Collation);
+        tokens.env_collation(Collation::LATIN1, None);
     }
-    tokens.env_change(&EnvChange::Language { new: "us_english", old: "" });
-    tokens.message(&message(5703, 0, 1, "Changed language setting to us_english.".to_owned()), server);
-    tokens.login_ack("Microsoft SQL Server\0\0", PRODUCT);
-    tokens.env_change(&EnvChange::PacketSize { new: info.packet_size, old: DEFAULT_PACKET_SIZE });
+    tokens.env_language("us_english", "");
+    Message::new(5703, 0, 1, "Changed language setting to us_english.").put(tokens, server);
+    tokens.login_ack("Microsoft SQL Server", PRODUCT);
+    tokens.env_packet_size(info.packet_size, DEFAULT_PACKET_SIZE);
     let mut acks: Vec<(u8, Vec<u8>)> = Vec::new();
     if info.utf8 {
         acks.push((feature::UTF8_SUPPORT, vec![1]));
     }
     acks.extend(extra.iter().filter(|(id, _)| login7.feature(*id).is_some()).cloned());
     if !acks.is_empty() && info.version >= TdsVersion::V7_4 {
-        tokens.feature_ack(&acks);
+        tokens.feature_ext_ack(&acks);
     }
-    tokens.done(DoneKind::Done, status::FINAL, command::NONE, 0);
+    tokens.done(status::FINAL, command::NONE, 0);
 }

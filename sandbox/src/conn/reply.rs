@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc;
+use weir_tds::build::TokenBuf;
 use weir_tds::message::PacketWriter;
 use weir_tds::packet::{PacketStatus, PacketType};
 
@@ -63,14 +64,14 @@ impl Reply {
     }
 
     /// Takes token bytes (emptying `tokens`) and hands on what is a chunk. Blocks while the client does not read.
-    pub(crate) fn push(&mut self, tokens: &mut BytesMut) -> Result<(), Stopped> {
-        self.writer.push(tokens);
+    pub(crate) fn push(&mut self, tokens: &mut TokenBuf) -> Result<(), Stopped> {
+        self.writer.push(tokens.as_bytes());
         tokens.clear();
         if self.writer.ready_len() >= CHUNK { self.hand_on() } else { Ok(()) }
     }
 
     /// As [`push`](Self::push), and stops if the request was cancelled: for streams.
-    pub(crate) fn stream(&mut self, tokens: &mut BytesMut) -> Result<(), Stopped> {
+    pub(crate) fn stream(&mut self, tokens: &mut TokenBuf) -> Result<(), Stopped> {
         if self.cancel.is_cancelled() {
             tokens.clear();
             return Err(Stopped::Cancelled);

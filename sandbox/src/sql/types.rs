@@ -1,10 +1,8 @@
 //! T-SQL's data types: read from declarations, remembered in SQLite as declared types, and how each is told on the wire.
 
-use bytes::{BufMut, BytesMut};
 use sqlparser::ast::{CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
+use weir_tds::build::{Collation, ColumnDef, ColumnFlags, ColumnType};
 use weir_tds::version::TdsVersion;
-
-use crate::tokens::{COLLATION, put_b};
 
 /// Declared length that stands for MAX in SQLite's schema, whose grammar knows numbers only.
 const MAX_DECLARED: u64 = 2_147_483_647;
@@ -48,7 +46,6 @@ pub(crate) enum SqlType {
     NText,
     Image,
     Xml,
-    Variant,
     RowVersion,
 }
 
@@ -139,7 +136,8 @@ impl SqlType {
             "ntext" => Self::NText,
             "image" | "blob" => Self::Image,
             "xml" => Self::Xml,
-            "sql_variant" => Self::Variant,
+            // Its inner type would have to be kept per value; clients see what it prints.
+            "sql_variant" => Self::TEXT,
             "rowversion" | "timestamp" => Self::RowVersion,
             _ => return None,
         })
@@ -196,7 +194,6 @@ impl SqlType {
             Self::NText => "ntext",
             Self::Image => "image",
             Self::Xml => "xml",
-            Self::Variant => "sql_variant",
             Self::RowVersion => "rowversion",
         }
     }
@@ -240,121 +237,69 @@ impl SqlType {
             Self::VarChar(Length::Max) if version < TdsVersion::V7_2 => Self::Text,
             Self::VarBinary(Length::Max) if version < TdsVersion::V7_2 => Self::Image,
             Self::BigInt if version < TdsVersion::V7_1 => Self::Decimal { precision: 19, scale: 0 },
-            Self::Variant if version < TdsVersion::V7_1 => text(4000),
             other => other,
         }
     }
 }
 
-/// How the columns of one result go onto the wire.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wire {
-    pub(crate) version: TdsVersion,
-}
-
-impl Wire {
-    /// COLMETADATA.
-    pub(crate) fn col_metadata(self, buf: &mut BytesMut, columns: &[Column]) {
-        buf.put_u8(0x81);
-        buf.put_u16_le(u16::try_from(columns.len()).unwrap_or(u16::MAX));
-        for column in columns {
-            self.user_type(buf, column.kind);
-            let mut flags = 0x0008_u16 | u16::from(column.nullable);
-            if column.identity {
-                flags = (flags & !0x000C) | 0x0010;
-            }
-            buf.put_u16_le(flags);
-            self.type_info(buf, column.kind, column.nullable);
-            if matches!(column.kind.for_version(self.version), SqlType::Text | SqlType::NText | SqlType::Image) {
-                if self.version.has_wide_counts() {
-                    buf.put_u8(1);
-                }
-                buf.put_u16_le(1);
-                buf.put_u16_le(u16::from(b't'));
-            }
-            put_b(buf, &column.name);
-        }
-    }
-
-    pub(crate) fn user_type(self, buf: &mut BytesMut, kind: SqlType) {
-        let user = if kind == SqlType::RowVersion { 0x50 } else { 0 };
-        if self.version.has_wide_counts() { buf.put_u32_le(user) } else { buf.put_u16_le(user as u16) }
-    }
-
-    /// TYPE_INFO; fixed types when the column cannot be null.
-    pub(crate) fn type_info(self, buf: &mut BytesMut, kind: SqlType, nullable: bool) {
-        let kind = kind.for_version(self.version);
-        let numeric = |buf: &mut BytesMut, fixed: u8, nullable_type: u8, size: u8| {
-            if nullable { buf.put_slice(&[nullable_type, size]) } else { buf.put_u8(fixed) }
+impl Column {
+    /// As COLMETADATA tells it; types without a length byte where the column cannot be null.
+    pub(crate) fn to_def(&self, version: TdsVersion) -> ColumnDef {
+        let kind = self.kind.for_version(version);
+        let flags = match (self.identity, self.nullable) {
+            (true, _) => ColumnFlags::IDENTITY,
+            (false, true) => ColumnFlags::UPDATABLE_UNKNOWN.with(ColumnFlags::NULLABLE),
+            (false, false) => ColumnFlags::UPDATABLE_UNKNOWN,
         };
-        match kind {
-            SqlType::Bit => numeric(buf, 0x32, 0x68, 1),
-            SqlType::TinyInt => numeric(buf, 0x30, 0x26, 1),
-            SqlType::SmallInt => numeric(buf, 0x34, 0x26, 2),
-            SqlType::Int => numeric(buf, 0x38, 0x26, 4),
-            SqlType::BigInt => numeric(buf, 0x7F, 0x26, 8),
-            SqlType::Real => numeric(buf, 0x3B, 0x6D, 4),
-            SqlType::Float => numeric(buf, 0x3E, 0x6D, 8),
-            SqlType::Money => numeric(buf, 0x3C, 0x6E, 8),
-            SqlType::SmallMoney => numeric(buf, 0x7A, 0x6E, 4),
-            SqlType::DateTime => numeric(buf, 0x3D, 0x6F, 8),
-            SqlType::SmallDateTime => numeric(buf, 0x3A, 0x6F, 4),
-            SqlType::Decimal { precision, scale } => {
-                buf.put_slice(&[0x6A, decimal_size(precision), precision, scale]);
-            }
-            SqlType::Date => buf.put_u8(0x28),
-            SqlType::Time(scale) => buf.put_slice(&[0x29, scale]),
-            SqlType::DateTime2(scale) => buf.put_slice(&[0x2A, scale]),
-            SqlType::DateTimeOffset(scale) => buf.put_slice(&[0x2B, scale]),
-            SqlType::Guid => buf.put_slice(&[0x24, 16]),
-            SqlType::NVarChar(l) => self.string(buf, 0xE7, byte_length(l, 2), true),
-            SqlType::NChar(n) => self.string(buf, 0xEF, n * 2, true),
-            SqlType::VarChar(l) => self.string(buf, 0xA7, byte_length(l, 1), true),
-            SqlType::Char(n) => self.string(buf, 0xAF, n, true),
-            SqlType::VarBinary(l) => self.string(buf, 0xA5, byte_length(l, 1), false),
-            SqlType::Binary(n) => self.string(buf, 0xAD, n, false),
-            SqlType::RowVersion => self.string(buf, 0xAD, 8, false),
-            SqlType::Text => self.long(buf, 0x23, 0x7FFF_FFFF, true),
-            SqlType::NText => self.long(buf, 0x63, 0x7FFF_FFFE, true),
-            SqlType::Image => self.long(buf, 0x22, 0x7FFF_FFFF, false),
-            SqlType::Xml => buf.put_slice(&[0xF1, 0]),
-            SqlType::Variant => self.long(buf, 0x62, 8009, false),
+        let mut def = ColumnDef::new(self.name.as_str(), kind.to_wire(self.nullable)).with_flags(flags);
+        if kind == SqlType::RowVersion {
+            def.user_type = 0x50;
         }
-    }
-
-    fn string(self, buf: &mut BytesMut, token: u8, bytes: u16, collated: bool) {
-        buf.put_u8(token);
-        buf.put_u16_le(bytes);
-        self.collation(buf, collated);
-    }
-
-    fn long(self, buf: &mut BytesMut, token: u8, bytes: u32, collated: bool) {
-        buf.put_u8(token);
-        buf.put_u32_le(bytes);
-        self.collation(buf, collated);
-    }
-
-    fn collation(self, buf: &mut BytesMut, collated: bool) {
-        if collated && self.version > TdsVersion::V7_0 {
-            buf.put_slice(&COLLATION);
+        if matches!(kind, SqlType::Text | SqlType::NText | SqlType::Image) {
+            def = def.with_table(&["t"]);
         }
+        def
     }
 }
 
-/// Bytes of a decimal value with its sign, by precision [MS-TDS 2.2.5.5.1.6].
-pub(crate) fn decimal_size(precision: u8) -> u8 {
-    match precision {
-        0..=9 => 5,
-        10..=19 => 9,
-        20..=28 => 13,
-        _ => 17,
-    }
-}
-
-fn byte_length(length: Length, unit: u16) -> u16 {
-    match length {
-        Length::Of(n) => n.saturating_mul(unit),
-        Length::Max => 0xFFFF,
+impl SqlType {
+    /// The type on the wire.
+    pub(crate) fn to_wire(self, nullable: bool) -> ColumnType {
+        let collation = Collation::LATIN1;
+        let or = |fixed, with_null| if nullable { with_null } else { fixed };
+        match self {
+            Self::Bit => or(ColumnType::Bit, ColumnType::BitN),
+            Self::TinyInt => or(ColumnType::TinyInt, ColumnType::IntN(1)),
+            Self::SmallInt => or(ColumnType::SmallInt, ColumnType::IntN(2)),
+            Self::Int => or(ColumnType::Int, ColumnType::IntN(4)),
+            Self::BigInt => or(ColumnType::BigInt, ColumnType::IntN(8)),
+            Self::Real => or(ColumnType::Real, ColumnType::FloatN(4)),
+            Self::Float => or(ColumnType::Float, ColumnType::FloatN(8)),
+            Self::Money => or(ColumnType::Money, ColumnType::MoneyN(8)),
+            Self::SmallMoney => or(ColumnType::SmallMoney, ColumnType::MoneyN(4)),
+            Self::DateTime => or(ColumnType::DateTime, ColumnType::DateTimeN(8)),
+            Self::SmallDateTime => or(ColumnType::SmallDateTime, ColumnType::DateTimeN(4)),
+            Self::Decimal { precision, scale } => ColumnType::DecimalN { precision, scale },
+            Self::Date => ColumnType::Date,
+            Self::Time(scale) => ColumnType::Time(scale),
+            Self::DateTime2(scale) => ColumnType::DateTime2(scale),
+            Self::DateTimeOffset(scale) => ColumnType::DateTimeOffset(scale),
+            Self::Guid => ColumnType::Guid,
+            Self::NVarChar(Length::Max) => ColumnType::NVarCharMax(collation),
+            Self::NVarChar(Length::Of(n)) => ColumnType::NVarChar(n.saturating_mul(2), collation),
+            Self::NChar(n) => ColumnType::NChar(n.saturating_mul(2), collation),
+            Self::VarChar(Length::Max) => ColumnType::VarCharMax(collation),
+            Self::VarChar(Length::Of(n)) => ColumnType::VarChar(n, collation),
+            Self::Char(n) => ColumnType::Char(n, collation),
+            Self::VarBinary(Length::Max) => ColumnType::VarBinaryMax,
+            Self::VarBinary(Length::Of(n)) => ColumnType::VarBinary(n),
+            Self::Binary(n) => ColumnType::Binary(n),
+            Self::RowVersion => ColumnType::Binary(8),
+            Self::Text => ColumnType::Text(collation),
+            Self::NText => ColumnType::NText(collation),
+            Self::Image => ColumnType::Image,
+            Self::Xml => ColumnType::Xml(None),
+        }
     }
 }
 
