@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::backend::Backends;
+use crate::config::{Backend, Config};
+use crate::conn::{Shared, TlsSetup, serve};
+use crate::sql::Store;
 
 /// How long `stop` waits for connections to end by themselves.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -26,7 +29,19 @@ pub enum StartError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] crate::conn::TlsError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] crate::sql::StoreError),
+    /// The start was cut short.
+    #[error("the start was cut short")]
+    Cut,
 }
+
+/// First process id; SQL Server's own users begin here.
+const FIRST_SPID: u16 = 51;
 
 /// A sandbox that runs until `stop`.
 #[derive(Debug)]
@@ -85,22 +100,61 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tracker: TaskTracker::new(),
         counters: Arc::new(Counters::default()),
     };
-    let (stop, counters) = (running.stop.clone(), Arc::clone(&running.counters));
-    running.tracker.spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            if let Ok((stream, _)) = accepted {
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
-                serve(stream);
-            }
-        }
+    let backend = config.backend.clone();
+    let (directory, files) = (config.data_dir.clone(), config.tls.clone());
+    // Files are read and made off the runtime.
+    let prepared = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        let tls = files.as_ref().map(TlsSetup::load).transpose()?;
+        let backends = match backend {
+            Backend::Sqlite => Backends::Sqlite(Store::open(directory.as_deref())?),
+            Backend::Scenario(scenario) => Backends::Scenario(Arc::new(scenario)),
+        };
+        Ok((tls, backends))
     });
+    let (tls, backends) = prepared.await.map_err(|_| StartError::Cut)??;
+    let shared = Arc::new(Shared {
+        config,
+        tls,
+        backends,
+        stop: running.stop.clone(),
+    });
+    running.tracker.spawn(accept(
+        listener,
+        shared,
+        Arc::clone(&running.counters),
+        running.tracker.clone(),
+    ));
     Ok(running)
 }
 
-fn serve(stream: TcpStream) {
-    drop(stream);
+/// Accepts until the stop; a connection above the bound is closed at once.
+async fn accept(listener: TcpListener, shared: Arc<Shared>, counters: Arc<Counters>, tracker: TaskTracker) {
+    let next_spid = AtomicU16::new(FIRST_SPID);
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors: closing connections make room, so let them run.
+            tokio::task::yield_now().await;
+            continue;
+        };
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
+        if counters.open.load(Ordering::Relaxed) >= shared.config.connections_max as u64 {
+            continue;
+        }
+        let spid = match next_spid.fetch_add(1, Ordering::Relaxed) {
+            0 => next_spid.fetch_add(1, Ordering::Relaxed),
+            spid => spid,
+        };
+        counters.open.fetch_add(1, Ordering::Relaxed);
+        let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters));
+        tracker.spawn(async move {
+            if let Err(error) = serve(stream, spid, shared).await {
+                tracing::debug!(spid, %error, "a connection ended");
+            }
+            counters.open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
 }

@@ -45,7 +45,14 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn new(number: i32, class: u8, state: u8, text: impl Into<String>) -> Self {
-        Self { number, state, class, text: text.into(), procedure: String::new(), line: 1 }
+        Self {
+            number,
+            state,
+            class,
+            text: text.into(),
+            procedure: String::new(),
+            line: 1,
+        }
     }
 
     /// An error of class 16, state 1.
@@ -68,7 +75,11 @@ impl Message {
             procedure: &self.procedure,
             line: self.line,
         };
-        if self.is_error() { tokens.error(&text) } else { tokens.info(&text) };
+        if self.is_error() {
+            tokens.error(&text)
+        } else {
+            tokens.info(&text)
+        };
     }
 }
 

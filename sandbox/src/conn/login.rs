@@ -39,11 +39,17 @@ pub(crate) struct LoginInfo {
 }
 
 /// Runs the login conversation.
-pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Shared>) -> Result<LoginInfo, ConnError> {
+pub(crate) async fn login(
+    transport: &mut Transport,
+    spid: u16,
+    shared: &Arc<Shared>,
+) -> Result<LoginInfo, ConnError> {
     let first = transport.first_byte().await?;
     let strict = first == TLS_FIRST_BYTE;
     if strict {
-        let Some(tls) = &shared.tls else { return Err(ConnError::Refused) };
+        let Some(tls) = &shared.tls else {
+            return Err(ConnError::Refused);
+        };
         transport.bare_handshake(tls.strict()?).await?;
     }
     // 7.0 and 7.1 clients may begin with LOGIN7 (facts §2.1).
@@ -52,7 +58,9 @@ pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Sha
     }
     let body = read_message(transport, "LOGIN7", LOGIN7_MAX, PacketType::Login7).await?;
     let login7 = Login7::parse(&body)?;
-    let Some(version) = login7.version() else { return Err(ConnError::Refused) };
+    let Some(version) = login7.version() else {
+        return Err(ConnError::Refused);
+    };
     let info = info(&login7, version, spid, transport.is_encrypted());
     let scripted = shared.backends.login_answer(&info);
     match scripted {
@@ -76,13 +84,19 @@ pub(crate) async fn login(transport: &mut Transport, spid: u16, shared: &Arc<Sha
             (info, true)
         }
         Err((info, messages)) => {
-            messages.iter().for_each(|m| m.put(&mut tokens, &shared.config.server_name));
+            messages
+                .iter()
+                .for_each(|m| m.put(&mut tokens, &shared.config.server_name));
             tokens.done(status::ERROR, 0, 0);
             (info, false)
         }
     };
     send(transport, spid, tokens.as_bytes()).await?;
-    if accepted { Ok(info) } else { refuse(transport).await }
+    if accepted {
+        Ok(info)
+    } else {
+        refuse(transport).await
+    }
 }
 
 async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
@@ -90,7 +104,12 @@ async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
     Err(ConnError::Refused)
 }
 
-async fn exchange_prelogin(transport: &mut Transport, spid: u16, shared: &Shared, strict: bool) -> Result<(), ConnError> {
+async fn exchange_prelogin(
+    transport: &mut Transport,
+    spid: u16,
+    shared: &Shared,
+    strict: bool,
+) -> Result<(), ConnError> {
     let body = read_message(transport, "PRELOGIN", PRELOGIN_MAX, PacketType::Prelogin).await?;
     let asked = Prelogin::parse(&body)?;
     let policy = match (shared.config.encryption, &shared.tls) {
@@ -107,9 +126,17 @@ async fn exchange_prelogin(transport: &mut Transport, spid: u16, shared: &Shared
         version: [PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], 0, 0],
         encryption: Some(EncryptionOption::plain(agreed.answer)),
         instance: asked.instance.as_ref().map(|_| vec![0]),
-        thread_id: if asked.thread_id.is_present() { Field::Empty } else { Field::Absent },
+        thread_id: if asked.thread_id.is_present() {
+            Field::Empty
+        } else {
+            Field::Absent
+        },
         mars: asked.mars.map(|_| false),
-        trace_id: if asked.trace_id.is_present() { Field::Empty } else { Field::Absent },
+        trace_id: if asked.trace_id.is_present() {
+            Field::Empty
+        } else {
+            Field::Absent
+        },
         fed_auth_required: asked.fed_auth_required.map(|_| 0),
         nonce: None,
     };
@@ -117,7 +144,11 @@ async fn exchange_prelogin(transport: &mut Transport, spid: u16, shared: &Shared
     match (agreed.scope, &shared.tls) {
         (None, _) => refuse(transport).await,
         (Some(TlsScope::None), _) | (_, None) => Ok(()),
-        (Some(scope), Some(tls)) => transport.wrapped_handshake(tls.wrapped()?, scope == TlsScope::All).await,
+        (Some(scope), Some(tls)) => {
+            transport
+                .wrapped_handshake(tls.wrapped()?, scope == TlsScope::All)
+                .await
+        }
     }
 }
 
@@ -143,16 +174,30 @@ async fn read_message(
 async fn send(transport: &mut Transport, spid: u16, body: &[u8]) -> Result<(), ConnError> {
     let mut out = BytesMut::new();
     let (kind, status) = (PacketType::TabularResult, PacketStatus::NORMAL);
-    write_message(&mut out, kind, status, DEFAULT_PACKET_SIZE, spid, FIRST_PACKET_ID, body);
+    write_message(
+        &mut out,
+        kind,
+        status,
+        DEFAULT_PACKET_SIZE,
+        spid,
+        FIRST_PACKET_ID,
+        body,
+    );
     transport.queue(out.freeze())?;
     transport.flush().await
 }
 
 fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> LoginInfo {
-    let most = if encrypted { PACKET_SIZE_MAX_TLS } else { PACKET_SIZE_MAX };
+    let most = if encrypted {
+        PACKET_SIZE_MAX_TLS
+    } else {
+        PACKET_SIZE_MAX
+    };
     let packet_size = match login7.packet_size {
         0 => DEFAULT_PACKET_SIZE,
-        asked => u16::try_from(asked).unwrap_or(u16::MAX).clamp(PACKET_SIZE_MIN, most),
+        asked => u16::try_from(asked)
+            .unwrap_or(u16::MAX)
+            .clamp(PACKET_SIZE_MIN, most),
     };
     LoginInfo {
         spid,
@@ -169,7 +214,8 @@ fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> Log
 type Decision = Result<LoginInfo, (LoginInfo, Vec<Message>)>;
 
 fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
-    let failed = |info: &LoginInfo| Message::new(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
+    let failed =
+        |info: &LoginInfo| Message::new(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
     if login7.is_integrated() {
         let text = "Login failed. This server takes SQL logins only.".to_owned();
         return Err((info, vec![Message::new(18452, 14, 1, text)]));
@@ -197,12 +243,23 @@ fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
     }
 }
 
-
 /// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (facts §4.5).
-fn answer(tokens: &mut TokenBuf, login7: &Login7, info: &LoginInfo, config: &Config, extra: &[(u8, Vec<u8>)]) {
+fn answer(
+    tokens: &mut TokenBuf,
+    login7: &Login7,
+    info: &LoginInfo,
+    config: &Config,
+    extra: &[(u8, Vec<u8>)],
+) {
     let server = &config.server_name;
     tokens.env_database(&info.database, "master");
-    Message::new(5701, 0, 2, format!("Changed database context to '{}'.", info.database)).put(tokens, server);
+    Message::new(
+        5701,
+        0,
+        2,
+        format!("Changed database context to '{}'.", info.database),
+    )
+    .put(tokens, server);
     if info.version > TdsVersion::V7_0 {
         tokens.env_collation(Collation::LATIN1, None);
     }
@@ -214,7 +271,12 @@ fn answer(tokens: &mut TokenBuf, login7: &Login7, info: &LoginInfo, config: &Con
     if info.utf8 {
         acks.push((feature::UTF8_SUPPORT, vec![1]));
     }
-    acks.extend(extra.iter().filter(|(id, _)| login7.feature(*id).is_some()).cloned());
+    acks.extend(
+        extra
+            .iter()
+            .filter(|(id, _)| login7.feature(*id).is_some())
+            .cloned(),
+    );
     if !acks.is_empty() && info.version >= TdsVersion::V7_4 {
         tokens.feature_ext_ack(&acks);
     }

@@ -9,7 +9,7 @@ mod transport;
 
 pub(crate) use login::LoginInfo;
 pub(crate) use session::{Shared, serve};
-pub(crate) use tls::TlsSetup;
+pub(crate) use tls::{TlsError, TlsSetup};
 
 use bytes::Bytes;
 use weir_tds::packet::{PacketStatus, PacketType};

@@ -47,7 +47,11 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new(packet_size: u16, spid: u16, out: mpsc::Sender<Out>, cancel: Arc<Cancel>) -> Self {
-        Self { writer: PacketWriter::new(packet_size, spid), out, cancel }
+        Self {
+            writer: PacketWriter::new(packet_size, spid),
+            out,
+            cancel,
+        }
     }
 
     /// Starts the response message.
@@ -67,7 +71,11 @@ impl Reply {
     pub(crate) fn push(&mut self, tokens: &mut TokenBuf) -> Result<(), Stopped> {
         self.writer.push(tokens.as_bytes());
         tokens.clear();
-        if self.writer.ready_len() >= CHUNK { self.hand_on() } else { Ok(()) }
+        if self.writer.ready_len() >= CHUNK {
+            self.hand_on()
+        } else {
+            Ok(())
+        }
     }
 
     /// As [`push`](Self::push), and stops if the request was cancelled: for streams.
@@ -102,6 +110,10 @@ impl Reply {
 
     fn hand_on(&mut self) -> Result<(), Stopped> {
         let ready = self.writer.take_ready();
-        if ready.is_empty() { Ok(()) } else { self.send(Out::Packets(ready.freeze())) }
+        if ready.is_empty() {
+            Ok(())
+        } else {
+            self.send(Out::Packets(ready.freeze()))
+        }
     }
 }

@@ -94,7 +94,9 @@ impl Session {
         let reply = Reply::new(info.packet_size, info.spid, out_tx, Arc::clone(&cancel));
         let acknowledges = shared.backends.acknowledges_attention();
         let server = shared.backends.connection(&info, &shared.config);
-        let thread = std::thread::Builder::new().name(format!("weir-sandbox-{}", info.spid)).stack_size(STACK);
+        let thread = std::thread::Builder::new()
+            .name(format!("weir-sandbox-{}", info.spid))
+            .stack_size(STACK);
         if let Err(error) = thread.spawn(move || serve_requests(server, request_rx, reply)) {
             // The dropped receiver ends the session at its first request.
             tracing::warn!(%error, "no thread for a connection");
@@ -121,7 +123,8 @@ impl Session {
             if self.closing && !self.transport.has_output() {
                 return Ok(End::Close);
             }
-            let may_read = self.queue.len() < QUEUE_MAX && self.transport.buffered() < INPUT_MAX && !self.closing;
+            let may_read =
+                self.queue.len() < QUEUE_MAX && self.transport.buffered() < INPUT_MAX && !self.closing;
             let has_output = self.transport.has_output();
             tokio::select! {
                 ready = self.transport.stream().readable(), if may_read => {
@@ -148,7 +151,9 @@ impl Session {
 
     fn take_packets(&mut self) -> Result<(), ConnError> {
         while self.queue.len() < QUEUE_MAX {
-            let Some((header, body)) = self.transport.next_packet()? else { return Ok(()) };
+            let Some((header, body)) = self.transport.next_packet()? else {
+                return Ok(());
+            };
             if header.kind == PacketType::Attention {
                 self.queue.push_back(Item::Attention);
                 if self.running {
@@ -159,7 +164,12 @@ impl Session {
             if self.message.push(&header, &body)? {
                 let (kind, status) = (header.kind, self.message.first_status());
                 let ignored = self.message.is_ignored();
-                self.queue.push_back(Item::Request(Request { kind, status, ignored, body: self.message.take() }));
+                self.queue.push_back(Item::Request(Request {
+                    kind,
+                    status,
+                    ignored,
+                    body: self.message.take(),
+                }));
             }
         }
         Ok(())
@@ -174,7 +184,15 @@ impl Session {
                     let body = tokens::attention_ack(self.info.version);
                     let mut out = BytesMut::new();
                     let (kind, status) = (PacketType::TabularResult, PacketStatus::NORMAL);
-                    write_message(&mut out, kind, status, self.info.packet_size, self.info.spid, FIRST_PACKET_ID, &body);
+                    write_message(
+                        &mut out,
+                        kind,
+                        status,
+                        self.info.packet_size,
+                        self.info.spid,
+                        FIRST_PACKET_ID,
+                        &body,
+                    );
                     self.transport.queue(out.freeze())?;
                 }
                 Some(Item::Attention) => {}

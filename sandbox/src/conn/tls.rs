@@ -41,17 +41,23 @@ impl TlsSetup {
     pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect);
         let chain = chain.map_err(|source| file_error(&files.cert, source))?;
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| file_error(&files.key, source))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&files.key).map_err(|source| file_error(&files.key, source))?;
         let build = |versions: &[&'static SupportedProtocolVersion]| {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
-            builder.with_no_client_auth().with_single_cert(chain.clone(), key.clone_key())
+            builder
+                .with_no_client_auth()
+                .with_single_cert(chain.clone(), key.clone_key())
         };
         // 1.3 has no room in the wrapped handshake (facts §2.2).
         let wrapped = build(&[&rustls::version::TLS12])?;
         let mut strict = build(&[&rustls::version::TLS12, &rustls::version::TLS13])?;
         strict.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { wrapped: Arc::new(wrapped), strict: Arc::new(strict) })
+        Ok(Self {
+            wrapped: Arc::new(wrapped),
+            strict: Arc::new(strict),
+        })
     }
 
     pub(crate) fn wrapped(&self) -> Result<ServerConnection, rustls::Error> {
@@ -64,5 +70,8 @@ impl TlsSetup {
 }
 
 fn file_error(path: &Path, source: rustls::pki_types::pem::Error) -> TlsError {
-    TlsError::File { path: path.display().to_string(), source }
+    TlsError::File {
+        path: path.display().to_string(),
+        source,
+    }
 }

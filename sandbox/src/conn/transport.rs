@@ -100,7 +100,9 @@ impl Transport {
     /// The next whole packet, if it is there.
     pub(crate) fn next_packet(&mut self) -> Result<Option<(PacketHeader, Bytes)>, ConnError> {
         self.decrypt()?;
-        let Frame::Packet(header) = self.framer.next(&self.input)? else { return Ok(None) };
+        let Frame::Packet(header) = self.framer.next(&self.input)? else {
+            return Ok(None);
+        };
         let mut packet = self.input.split_to(usize::from(header.length));
         packet.advance(HEADER_LEN);
         Ok(Some((header, packet.freeze())))
@@ -112,13 +114,19 @@ impl Transport {
             let (tls, first_only) = match &mut self.cipher {
                 Cipher::Clear => {
                     let raw = self.raw.split();
-                    if self.input.is_empty() { self.input = raw } else { self.input.extend_from_slice(&raw) }
+                    if self.input.is_empty() {
+                        self.input = raw
+                    } else {
+                        self.input.extend_from_slice(&raw)
+                    }
                     return Ok(());
                 }
                 Cipher::All(tls) => (tls, false),
                 Cipher::FirstPacket(tls) => (tls, true),
             };
-            let Some(record) = take_record(&mut self.raw) else { return Ok(()) };
+            let Some(record) = take_record(&mut self.raw) else {
+                return Ok(());
+            };
             feed(tls, &record)?;
             drain_plaintext(tls, &mut self.input)?;
             // The rest of the raw bytes is clear as soon as one packet has come through TLS.
@@ -129,7 +137,11 @@ impl Transport {
     }
 
     /// The handshake inside 0x12 packets [MS-TDS 2.2.6.5]; our Finished is the last thing that is wrapped.
-    pub(crate) async fn wrapped_handshake(&mut self, tls: ServerConnection, all: bool) -> Result<(), ConnError> {
+    pub(crate) async fn wrapped_handshake(
+        &mut self,
+        tls: ServerConnection,
+        all: bool,
+    ) -> Result<(), ConnError> {
         let mut tls = Box::new(tls);
         while tls.is_handshaking() {
             let (header, body) = self.packet().await?;
@@ -142,14 +154,26 @@ impl Transport {
             write_tls(&mut tls, &mut flight)?;
             if !flight.is_empty() {
                 let mut out = BytesMut::new();
-                write_message(&mut out, PacketType::Prelogin, PacketStatus::NORMAL, HANDSHAKE_PACKET, 0, FIRST_PACKET_ID, &flight);
+                write_message(
+                    &mut out,
+                    PacketType::Prelogin,
+                    PacketStatus::NORMAL,
+                    HANDSHAKE_PACKET,
+                    0,
+                    FIRST_PACKET_ID,
+                    &flight,
+                );
                 self.stream.write_all(&out).await?;
             }
             fed?;
         }
         // Bytes behind the last wrapped packet are bare records already.
         self.raw = std::mem::take(&mut self.input);
-        self.cipher = if all { Cipher::All(tls) } else { Cipher::FirstPacket(tls) };
+        self.cipher = if all {
+            Cipher::All(tls)
+        } else {
+            Cipher::FirstPacket(tls)
+        };
         Ok(())
     }
 
@@ -214,7 +238,11 @@ impl Transport {
 
     /// Writes what the socket takes now.
     pub(crate) fn try_write(&mut self) -> Result<(), ConnError> {
-        let chunk = if self.out.is_empty() { self.clear_out.as_deref().unwrap_or_default() } else { &self.out[..] };
+        let chunk = if self.out.is_empty() {
+            self.clear_out.as_deref().unwrap_or_default()
+        } else {
+            &self.out[..]
+        };
         let written = match self.stream.try_write(chunk) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),

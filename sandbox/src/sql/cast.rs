@@ -35,7 +35,9 @@ pub(crate) fn cast(value: &Held, target: SqlType, style: i64) -> Result<Held, Me
         }
         SqlType::Money | SqlType::SmallMoney => cell::decimal(held, 4).map(|n| exact(n, 4)),
         SqlType::Guid => guid(held),
-        SqlType::VarBinary(_) | SqlType::Binary(_) | SqlType::Image | SqlType::RowVersion => Ok(binary(held, target)),
+        SqlType::VarBinary(_) | SqlType::Binary(_) | SqlType::Image | SqlType::RowVersion => {
+            Ok(binary(held, target))
+        }
         kind if kind.is_moment() => moment(held, kind).map(Held::Text),
         kind => Ok(Held::Text(text(held, kind, style))),
     };
@@ -49,21 +51,37 @@ fn failed(held: ValueRef<'_>, target: SqlType) -> Message {
             let text = "Conversion failed when converting date and/or time from character string.";
             Message::error(241, text)
         }
-        SqlType::Guid => {
-            Message::new(8169, 16, 2, "Conversion failed when converting from a character string to uniqueidentifier.")
-        }
+        SqlType::Guid => Message::new(
+            8169,
+            16,
+            2,
+            "Conversion failed when converting from a character string to uniqueidentifier.",
+        ),
         SqlType::Decimal { .. } | SqlType::Float | SqlType::Real | SqlType::Money | SqlType::SmallMoney => {
-            Message::new(8114, 16, 5, format!("Error converting data type varchar to {name}."))
+            Message::new(
+                8114,
+                16,
+                5,
+                format!("Error converting data type varchar to {name}."),
+            )
         }
         _ => {
             let value = cell::print(held);
-            Message::error(245, format!("Conversion failed when converting the varchar value '{value}' to data type {name}."))
+            Message::error(
+                245,
+                format!("Conversion failed when converting the varchar value '{value}' to data type {name}."),
+            )
         }
     }
 }
 
 fn overflow(name: &str) -> Message {
-    Message::new(8115, 16, 2, format!("Arithmetic overflow error converting expression to data type {name}."))
+    Message::new(
+        8115,
+        16,
+        2,
+        format!("Arithmetic overflow error converting expression to data type {name}."),
+    )
 }
 
 fn bit(held: ValueRef<'_>) -> Result<i64, Misfit> {
@@ -82,7 +100,11 @@ fn whole(held: ValueRef<'_>, target: SqlType) -> Result<Held, Message> {
         SqlType::Int => i32::try_from(number).is_ok(),
         _ => true,
     };
-    if fits { Ok(Held::Integer(number)) } else { Err(overflow(target.name())) }
+    if fits {
+        Ok(Held::Integer(number))
+    } else {
+        Err(overflow(target.name()))
+    }
 }
 
 /// A number where a double keeps it, text where it would not.
@@ -141,7 +163,9 @@ pub(crate) fn print_moment(at: Moment, kind: SqlType) -> String {
         SqlType::Time(scale) => at.time_text(scale),
         SqlType::DateTimeOffset(scale) => at.offset_text(scale),
         SqlType::DateTime2(scale) => at.text(scale),
-        SqlType::SmallDateTime => Moment::from_total((at.total() + DAY / 2880) / (DAY / 1440) * (DAY / 1440), 0).text(0),
+        SqlType::SmallDateTime => {
+            Moment::from_total((at.total() + DAY / 2880) / (DAY / 1440) * (DAY / 1440), 0).text(0)
+        }
         _ => at.text(3),
     }
 }
@@ -153,9 +177,10 @@ fn text(held: ValueRef<'_>, kind: SqlType, style: i64) -> String {
         _ => printed,
     };
     let most = match kind {
-        SqlType::NVarChar(Length::Of(n)) | SqlType::VarChar(Length::Of(n)) | SqlType::NChar(n) | SqlType::Char(n) => {
-            usize::from(n)
-        }
+        SqlType::NVarChar(Length::Of(n))
+        | SqlType::VarChar(Length::Of(n))
+        | SqlType::NChar(n)
+        | SqlType::Char(n) => usize::from(n),
         _ => usize::MAX,
     };
     if let Some((at, _)) = text.char_indices().nth(most) {
@@ -210,9 +235,18 @@ mod tests {
         assert_eq!(to(Held::Integer(300), "tinyint", 0), Err(8115));
         assert_eq!(to(text("x"), "datetime2", 0), Err(241));
         assert_eq!(to(Held::Real(1.005), "decimal(10,2)", 0), Ok(Held::Real(1.01)));
-        assert_eq!(to(text("12345678901234567890.12"), "decimal(30,2)", 0), Ok(text("12345678901234567890.12")));
-        assert_eq!(to(text("2024-05-06 12:00"), "varchar(10)", 120), Ok(text("2024-05-06")));
+        assert_eq!(
+            to(text("12345678901234567890.12"), "decimal(30,2)", 0),
+            Ok(text("12345678901234567890.12"))
+        );
+        assert_eq!(
+            to(text("2024-05-06 12:00"), "varchar(10)", 120),
+            Ok(text("2024-05-06"))
+        );
         assert_eq!(to(text("abc"), "char(5)", 0), Ok(text("abc  ")));
-        assert_eq!(to(Held::Integer(258), "varbinary(8)", 0), Ok(Held::Blob(vec![0, 0, 1, 2])));
+        assert_eq!(
+            to(Held::Integer(258), "varbinary(8)", 0),
+            Ok(Held::Blob(vec![0, 0, 1, 2]))
+        );
     }
 }

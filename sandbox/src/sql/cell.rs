@@ -14,7 +14,11 @@ pub(crate) struct Misfit;
 pub(crate) type Scratch = String;
 
 /// The value for the wire; borrows from the row, or from `scratch` where a number is told as text.
-pub(crate) fn to_wire<'a>(held: ValueRef<'a>, kind: SqlType, scratch: &'a mut Scratch) -> Result<Value<'a>, Misfit> {
+pub(crate) fn to_wire<'a>(
+    held: ValueRef<'a>,
+    kind: SqlType,
+    scratch: &'a mut Scratch,
+) -> Result<Value<'a>, Misfit> {
     if matches!(held, ValueRef::Null) {
         return Ok(Value::Null);
     }
@@ -23,7 +27,9 @@ pub(crate) fn to_wire<'a>(held: ValueRef<'a>, kind: SqlType, scratch: &'a mut Sc
     }
     match kind {
         SqlType::Bit => Ok(Value::Bool(number(held)? != 0.0)),
-        SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt => integer(held).map(Value::Int),
+        SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt => {
+            integer(held).map(Value::Int)
+        }
         SqlType::Real | SqlType::Float => number(held).map(Value::Float),
         SqlType::Decimal { scale, .. } => decimal(held, scale).map(|n| Value::Decimal(Decimal::from(n))),
         SqlType::Money | SqlType::SmallMoney => {
@@ -111,9 +117,9 @@ pub(crate) fn integer(held: ValueRef<'_>) -> Result<i64, Misfit> {
 /// A number times 10^scale, rounded half away from zero.
 pub(crate) fn decimal(held: ValueRef<'_>, scale: u8) -> Result<i128, Misfit> {
     match held {
-        ValueRef::Integer(n) => {
-            i128::from(n).checked_mul(10_i128.checked_pow(u32::from(scale)).ok_or(Misfit)?).ok_or(Misfit)
-        }
+        ValueRef::Integer(n) => i128::from(n)
+            .checked_mul(10_i128.checked_pow(u32::from(scale)).ok_or(Misfit)?)
+            .ok_or(Misfit),
         // Printing is the shortest form that reads back, so 1.1 stays 1.1.
         ValueRef::Real(f) if f.abs() < 1e37 => parse_decimal(&f.to_string(), scale),
         ValueRef::Text(_) => parse_decimal(text_of(held)?.trim().trim_start_matches('$'), scale),
@@ -128,17 +134,26 @@ pub(crate) fn parse_decimal(text: &str, scale: u8) -> Result<i128, Misfit> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if (whole.is_empty() && fraction.is_empty()) || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    if (whole.is_empty() && fraction.is_empty())
+        || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+    {
         return Err(Misfit);
     }
     let mut value = 0_i128;
     let mut push = |b: u8| -> Result<(), Misfit> {
-        value = value.checked_mul(10).and_then(|v| v.checked_add(i128::from(b - b'0'))).ok_or(Misfit)?;
+        value = value
+            .checked_mul(10)
+            .and_then(|v| v.checked_add(i128::from(b - b'0')))
+            .ok_or(Misfit)?;
         Ok(())
     };
     whole.bytes().try_for_each(&mut push)?;
     (0..usize::from(scale)).try_for_each(|i| push(fraction.as_bytes().get(i).copied().unwrap_or(b'0')))?;
-    if fraction.as_bytes().get(usize::from(scale)).is_some_and(|b| *b >= b'5') {
+    if fraction
+        .as_bytes()
+        .get(usize::from(scale))
+        .is_some_and(|b| *b >= b'5')
+    {
         value += 1;
     }
     Ok(if negative { -value } else { value })
@@ -149,7 +164,11 @@ pub(crate) fn print_decimal(value: i128, scale: u8) -> String {
     let digits = format!("{:0width$}", value.unsigned_abs(), width = usize::from(scale) + 1);
     let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
     let sign = if value < 0 { "-" } else { "" };
-    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    if scale == 0 {
+        format!("{sign}{whole}")
+    } else {
+        format!("{sign}{whole}.{fraction}")
+    }
 }
 
 /// 16 bytes in wire order: the first three groups are little-endian.
@@ -157,7 +176,10 @@ fn guid(held: ValueRef<'_>) -> Result<[u8; 16], Misfit> {
     if let ValueRef::Blob(bytes) = held {
         return bytes.try_into().map_err(|_| Misfit);
     }
-    let hex: Vec<u8> = text_of(held)?.bytes().filter(|b| !matches!(b, b'-' | b'{' | b'}')).collect();
+    let hex: Vec<u8> = text_of(held)?
+        .bytes()
+        .filter(|b| !matches!(b, b'-' | b'{' | b'}'))
+        .collect();
     if hex.len() != 32 {
         return Err(Misfit);
     }
@@ -183,19 +205,33 @@ pub(crate) fn swap_guid(bytes: [u8; 16]) -> [u8; 16] {
 pub(crate) fn print_guid(bytes: [u8; 16]) -> String {
     let hex: String = bytes.iter().map(|b| format!("{b:02X}")).collect();
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();
-    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32)
+    )
 }
 
 fn moment(text: &str, kind: SqlType) -> Result<Value<'static>, Misfit> {
     let at = Moment::parse(text).ok_or(Misfit)?;
     let days = u32::try_from(at.day).map_err(|_| Misfit)?;
-    let units = |scale: u8| u64::try_from(at.ticks / 10_i64.pow(u32::from(7 - scale.min(7)))).map_err(|_| Misfit);
+    let units =
+        |scale: u8| u64::try_from(at.ticks / 10_i64.pow(u32::from(7 - scale.min(7)))).map_err(|_| Misfit);
     Ok(match kind {
         SqlType::Date => Value::Date(days),
         SqlType::Time(scale) => Value::Time(units(scale)?),
-        SqlType::DateTime2(scale) => Value::DateTime2 { days, ticks: units(scale)? },
+        SqlType::DateTime2(scale) => Value::DateTime2 {
+            days,
+            ticks: units(scale)?,
+        },
         SqlType::DateTimeOffset(scale) => {
-            let utc = Moment::from_total(at.total() - i64::from(at.offset) * 60 * super::datetime::SECOND, 0);
+            let utc = Moment::from_total(
+                at.total() - i64::from(at.offset) * 60 * super::datetime::SECOND,
+                0,
+            );
             let units = utc.ticks / 10_i64.pow(u32::from(7 - scale.min(7)));
             Value::DateTimeOffset {
                 days: u32::try_from(utc.day).map_err(|_| Misfit)?,
@@ -206,13 +242,19 @@ fn moment(text: &str, kind: SqlType) -> Result<Value<'static>, Misfit> {
         SqlType::SmallDateTime => {
             let minutes = (at.ticks + DAY / 2880) / (DAY / 1440);
             let (day, minutes) = (at.day + minutes / 1440, minutes % 1440);
-            Value::DateTime { days: small_day(day)?, ticks: u32::try_from(minutes).map_err(|_| Misfit)? }
+            Value::DateTime {
+                days: small_day(day)?,
+                ticks: u32::try_from(minutes).map_err(|_| Misfit)?,
+            }
         }
         _ => {
             // 1/300 s, rounded to the nearest.
             let ticks = (at.ticks * 3 + 50_000) / 100_000;
             let (day, ticks) = (at.day + ticks / 25_920_000, ticks % 25_920_000);
-            Value::DateTime { days: small_day(day)?, ticks: u32::try_from(ticks).map_err(|_| Misfit)? }
+            Value::DateTime {
+                days: small_day(day)?,
+                ticks: u32::try_from(ticks).map_err(|_| Misfit)?,
+            }
         }
     })
 }
@@ -233,9 +275,10 @@ fn clip_bytes(bytes: &[u8], kind: SqlType) -> &[u8] {
 /// No more UTF-16 units (bytes of a narrow type) than the type has room for.
 fn clip_text(text: &str, kind: SqlType) -> &str {
     let most = match kind {
-        SqlType::NVarChar(Length::Of(n)) | SqlType::VarChar(Length::Of(n)) | SqlType::NChar(n) | SqlType::Char(n) => {
-            usize::from(n)
-        }
+        SqlType::NVarChar(Length::Of(n))
+        | SqlType::VarChar(Length::Of(n))
+        | SqlType::NChar(n)
+        | SqlType::Char(n) => usize::from(n),
         _ => return text,
     };
     if text.len() <= most {
@@ -267,7 +310,11 @@ mod tests {
     #[test]
     fn datetime_ticks_are_three_hundredths() {
         let mut scratch = String::new();
-        let value = to_wire(ValueRef::Text(b"1900-01-02 00:00:01"), SqlType::DateTime, &mut scratch);
+        let value = to_wire(
+            ValueRef::Text(b"1900-01-02 00:00:01"),
+            SqlType::DateTime,
+            &mut scratch,
+        );
         assert_eq!(value, Ok(Value::DateTime { days: 1, ticks: 300 }));
     }
 

@@ -43,7 +43,11 @@ pub(crate) fn civil(day: i64) -> (i64, i64, i64) {
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day_of_year - (153 * month_index + 2) / 5 + 1)
 }
@@ -57,7 +61,11 @@ impl Moment {
     /// From seconds and nanoseconds since 1970.
     pub(crate) fn from_unix(seconds: i64, nanos: u32) -> Self {
         let day = DAY_1970 + seconds.div_euclid(86_400);
-        Self { day, ticks: seconds.rem_euclid(86_400) * SECOND + i64::from(nanos / 100), offset: 0 }
+        Self {
+            day,
+            ticks: seconds.rem_euclid(86_400) * SECOND + i64::from(nanos / 100),
+            offset: 0,
+        }
     }
 
     /// Reads `2024-05-06`, `20240506`, `2024-05-06[T ]12:34[:56[.789]]`, `12:34:56`, each perhaps with `Z` or `+02:00`.
@@ -70,7 +78,11 @@ impl Moment {
         };
         let day = parse_date(date)?;
         let (time, offset) = split_offset(rest)?;
-        let moment = Self { day, ticks: parse_time(time)?, offset };
+        let moment = Self {
+            day,
+            ticks: parse_time(time)?,
+            offset,
+        };
         (0..=DAY_MAX).contains(&day).then_some(moment)
     }
 
@@ -81,7 +93,11 @@ impl Moment {
 
     /// From all ticks.
     pub(crate) fn from_total(total: i64, offset: i16) -> Self {
-        Self { day: total.div_euclid(DAY), ticks: total.rem_euclid(DAY), offset }
+        Self {
+            day: total.div_euclid(DAY),
+            ticks: total.rem_euclid(DAY),
+            offset,
+        }
     }
 
     /// `2024-05-06`.
@@ -93,7 +109,12 @@ impl Moment {
     /// `12:34:56.1234567` with `scale` digits.
     pub(crate) fn time_text(self, scale: u8) -> String {
         let seconds = self.ticks / SECOND;
-        let mut text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let mut text = format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
         if scale > 0 {
             let fraction = (self.ticks % SECOND) / 10_i64.pow(u32::from(7 - scale.min(7)));
             let _ = write!(text, ".{fraction:0width$}", width = usize::from(scale.min(7)));
@@ -108,22 +129,40 @@ impl Moment {
 
     /// Date, time and offset.
     pub(crate) fn offset_text(self, scale: u8) -> String {
-        let (sign, minutes) = if self.offset < 0 { ('-', -self.offset) } else { ('+', self.offset) };
-        format!("{} {sign}{:02}:{:02}", self.text(scale), minutes / 60, minutes % 60)
+        let (sign, minutes) = if self.offset < 0 {
+            ('-', -self.offset)
+        } else {
+            ('+', self.offset)
+        };
+        format!(
+            "{} {sign}{:02}:{:02}",
+            self.text(scale),
+            minutes / 60,
+            minutes % 60
+        )
     }
 }
 
 fn parse_date(text: &str) -> Option<i64> {
     let digits = |s: &str| s.parse::<i64>().ok().filter(|n| *n >= 0);
     let (year, month, day) = if text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit()) {
-        (digits(text.get(..4)?)?, digits(text.get(4..6)?)?, digits(text.get(6..)?)?)
+        (
+            digits(text.get(..4)?)?,
+            digits(text.get(4..6)?)?,
+            digits(text.get(6..)?)?,
+        )
     } else {
         let mut parts = text.splitn(3, ['-', '/', '.']);
         let (a, b, c) = (parts.next()?, parts.next()?, parts.next()?);
         // Year first, or month/day/year as us_english has it.
-        if a.len() == 4 { (digits(a)?, digits(b)?, digits(c)?) } else { (digits(c)?, digits(a)?, digits(b)?) }
+        if a.len() == 4 {
+            (digits(a)?, digits(b)?, digits(c)?)
+        } else {
+            (digits(c)?, digits(a)?, digits(b)?)
+        }
     };
-    let valid = (1..=9999).contains(&year) && (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
+    let valid =
+        (1..=9999).contains(&year) && (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
     valid.then(|| day_of(year, month, day))
 }
 
@@ -131,11 +170,23 @@ fn split_offset(text: &str) -> Option<(&str, i16)> {
     if let Some(time) = text.strip_suffix(['Z', 'z']) {
         return Some((time, 0));
     }
-    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
+    let Some(at) = text.rfind(['+', '-']) else {
+        return Some((text, 0));
+    };
     let (hours, minutes) = text.get(at + 1..)?.split_once(':')?;
-    let minutes = hours.parse::<i16>().ok()?.checked_mul(60)?.checked_add(minutes.parse().ok()?)?;
-    let minutes = if text.as_bytes().get(at) == Some(&b'-') { -minutes } else { minutes };
-    (-840..=840).contains(&minutes).then(|| (text.get(..at).unwrap_or("").trim_end(), minutes))
+    let minutes = hours
+        .parse::<i16>()
+        .ok()?
+        .checked_mul(60)?
+        .checked_add(minutes.parse().ok()?)?;
+    let minutes = if text.as_bytes().get(at) == Some(&b'-') {
+        -minutes
+    } else {
+        minutes
+    };
+    (-840..=840)
+        .contains(&minutes)
+        .then(|| (text.get(..at).unwrap_or("").trim_end(), minutes))
 }
 
 fn parse_time(text: &str) -> Option<i64> {
@@ -182,7 +233,10 @@ mod tests {
     fn text_forms() {
         let m = Moment::parse("2024-02-29T12:34:56.1234567+02:00").unwrap();
         assert_eq!(m.offset_text(7), "2024-02-29 12:34:56.1234567 +02:00");
-        assert_eq!(Moment::parse("20240229").unwrap().text(3), "2024-02-29 00:00:00.000");
+        assert_eq!(
+            Moment::parse("20240229").unwrap().text(3),
+            "2024-02-29 00:00:00.000"
+        );
         assert_eq!(Moment::parse("12:34").unwrap().time_text(0), "12:34:00");
         assert_eq!(Moment::parse("02/29/2024").unwrap().date_text(), "2024-02-29");
         assert!(Moment::parse("2023-02-29").is_none());

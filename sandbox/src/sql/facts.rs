@@ -59,7 +59,10 @@ impl Facts {
             "@@rowcount" => int(i64::try_from(self.row_count).unwrap_or(i64::MAX)),
             "@@error" => int(i64::from(self.error)),
             "@@identity" => Some(self.identity_value()),
-            "@@version" => Some((Held::Text(VERSION_TEXT.to_owned()), SqlType::NVarChar(Length::Of(300)))),
+            "@@version" => Some((
+                Held::Text(VERSION_TEXT.to_owned()),
+                SqlType::NVarChar(Length::Of(300)),
+            )),
             "@@servername" | "@@servicename" => text(&self.server),
             "@@language" => text("us_english"),
             "@@langid" | "@@fetch_status" | "@@cursor_rows" => int(0),
@@ -77,7 +80,13 @@ impl Facts {
     }
 
     fn identity_value(&self) -> (Held, SqlType) {
-        (self.identity.map_or(Held::Null, Held::Integer), SqlType::Decimal { precision: 38, scale: 0 })
+        (
+            self.identity.map_or(Held::Null, Held::Integer),
+            SqlType::Decimal {
+                precision: 38,
+                scale: 0,
+            },
+        )
     }
 
     /// A function of the session, lower case, with its first argument if that is a literal.
@@ -93,10 +102,18 @@ impl Facts {
             },
             "db_id" => {
                 let name = argument.unwrap_or(&self.database);
-                let found = super::DATABASES.iter().zip(1..).find(|(n, _)| n.eq_ignore_ascii_case(name));
-                Some((found.map_or(Held::Null, |(_, n)| Held::Integer(n)), SqlType::SmallInt))
+                let found = super::DATABASES
+                    .iter()
+                    .zip(1..)
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name));
+                Some((
+                    found.map_or(Held::Null, |(_, n)| Held::Integer(n)),
+                    SqlType::SmallInt,
+                ))
             }
-            "suser_sname" | "suser_name" | "original_login" | "system_user" | "session_user" => text(&self.login),
+            "suser_sname" | "suser_name" | "original_login" | "system_user" | "session_user" => {
+                text(&self.login)
+            }
             "user_name" | "user" | "current_user" | "schema_name" => text("dbo"),
             "user_id" | "schema_id" | "database_principal_id" => int(1),
             "host_name" => text(&self.host),
@@ -104,7 +121,10 @@ impl Facts {
             "host_id" => text("1"),
             "scope_identity" => Some(self.identity_value()),
             "xact_state" => Some((Held::Integer(i64::from(self.transactions > 0)), SqlType::SmallInt)),
-            "rowcount_big" => Some((Held::Integer(i64::try_from(self.row_count).unwrap_or(i64::MAX)), SqlType::BigInt)),
+            "rowcount_big" => Some((
+                Held::Integer(i64::try_from(self.row_count).unwrap_or(i64::MAX)),
+                SqlType::BigInt,
+            )),
             "serverproperty" => self.server_property(argument.unwrap_or_default()),
             "databasepropertyex" | "databaseproperty" | "connectionproperty" | "sessionproperty" => text("1"),
             "is_srvrolemember" | "is_member" | "is_rolemember" | "has_dbaccess" => int(1),
@@ -125,7 +145,11 @@ impl Facts {
             "servername" | "machinename" | "computernamephysicalnetbios" => text(&self.server),
             "collation" => text("SQL_Latin1_General_CP1_CI_AS"),
             "lcid" => int(1033),
-            "isintegratedsecurityonly" | "isclustered" | "ishadrenabled" | "issingleuser" | "isfulltextinstalled" => int(0),
+            "isintegratedsecurityonly"
+            | "isclustered"
+            | "ishadrenabled"
+            | "issingleuser"
+            | "isfulltextinstalled" => int(0),
             _ => Some((Held::Null, SqlType::TEXT)),
         }
     }
@@ -138,9 +162,10 @@ impl Facts {
             "error_severity" => number(caught.map(|m| i64::from(m.class))),
             "error_state" => number(caught.map(|m| i64::from(m.state))),
             "error_line" => number(caught.map(|m| i64::from(m.line))),
-            "error_message" => {
-                Some((caught.map_or(Held::Null, |m| Held::Text(m.text.clone())), SqlType::NVarChar(Length::Of(4000))))
-            }
+            "error_message" => Some((
+                caught.map_or(Held::Null, |m| Held::Text(m.text.clone())),
+                SqlType::NVarChar(Length::Of(4000)),
+            )),
             "error_procedure" => Some((Held::Null, SqlType::NVarChar(Length::Of(128)))),
             _ => None,
         }

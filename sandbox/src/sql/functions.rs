@@ -17,7 +17,10 @@ const TEXT_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const MARK: &str = "tsql";
 
 fn fault(message: &Message) -> Error {
-    let text = format!("{MARK}:{}:{}:{}:{}", message.number, message.class, message.state, message.text);
+    let text = format!(
+        "{MARK}:{}:{}:{}:{}",
+        message.number, message.class, message.state, message.text
+    );
     Error::UserFunctionError(text.into())
 }
 
@@ -28,7 +31,7 @@ fn fault(message: &Message) -> Error {
 pub(crate) fn register(db: &Connection) -> Result<()> {
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     let impure = FunctionFlags::SQLITE_UTF8;
-    let mut put = |name: &str, args: i32, f: fn(&Context<'_>) -> Result<Held>| {
+    let put = |name: &str, args: i32, f: fn(&Context<'_>) -> Result<Held>| {
         db.create_scalar_function(name, args, pure, move |ctx| f(ctx))
     };
     put("tsql_add", 2, add)?;
@@ -38,36 +41,73 @@ pub(crate) fn register(db: &Connection) -> Result<()> {
     put("tsql_xor", 2, |c| Ok(Held::Integer(int(c, 0)? ^ int(c, 1)?)))?;
     put("tsql_cast", 3, |c| convert(c).map_err(|m| fault(&m)))?;
     put("tsql_try_cast", 3, |c| Ok(convert(c).unwrap_or(Held::Null)))?;
-    put("tsql_len", 1, |c| text1(c, |s| Held::Integer(units(s.trim_end_matches(' ')))))?;
+    put("tsql_len", 1, |c| {
+        text1(c, |s| Held::Integer(units(s.trim_end_matches(' '))))
+    })?;
     put("tsql_datalength", 1, data_length)?;
     put("tsql_charindex", 2, char_index)?;
     put("tsql_charindex", 3, char_index)?;
     put("tsql_left", 2, |c| cut(c, true))?;
     put("tsql_right", 2, |c| cut(c, false))?;
-    put("reverse", 1, |c| text1(c, |s| Held::Text(s.chars().rev().collect())))?;
+    put("reverse", 1, |c| {
+        text1(c, |s| Held::Text(s.chars().rev().collect()))
+    })?;
     put("space", 1, |c| Ok(repeat(" ", int(c, 0)?)))?;
-    put("replicate", 2, |c| if any_null(c, 2) { Ok(Held::Null) } else { Ok(repeat(&text(c, 0)?, int(c, 1)?)) })?;
+    put("replicate", 2, |c| {
+        if any_null(c, 2) {
+            Ok(Held::Null)
+        } else {
+            Ok(repeat(&text(c, 0)?, int(c, 1)?))
+        }
+    })?;
     put("stuff", 4, stuff)?;
-    put("quotename", 1, |c| text1(c, |s| Held::Text(format!("[{}]", s.replace(']', "]]")))))?;
-    put("ascii", 1, |c| text1(c, |s| s.chars().next().map_or(Held::Null, |ch| Held::Integer(i64::from(u32::from(ch))))))?;
-    put("isnumeric", 1, |c| Ok(Held::Integer(i64::from(cell::number(c.get_raw(0)).is_ok()))))?;
-    put("isdate", 1, |c| Ok(Held::Integer(i64::from(moment(c, 0)?.is_some()))))?;
+    put("quotename", 1, |c| {
+        text1(c, |s| Held::Text(format!("[{}]", s.replace(']', "]]"))))
+    })?;
+    put("ascii", 1, |c| {
+        text1(c, |s| {
+            s.chars()
+                .next()
+                .map_or(Held::Null, |ch| Held::Integer(i64::from(u32::from(ch))))
+        })
+    })?;
+    put("isnumeric", 1, |c| {
+        Ok(Held::Integer(i64::from(cell::number(c.get_raw(0)).is_ok())))
+    })?;
+    put("isdate", 1, |c| {
+        Ok(Held::Integer(i64::from(moment(c, 0)?.is_some())))
+    })?;
     put("tsql_round", 2, round)?;
     put("tsql_round", 3, round)?;
     put("dateadd", 3, date_add)?;
     put("datediff", 3, date_diff)?;
     put("datediff_big", 3, date_diff)?;
-    put("datepart", 2, |c| date_part(c, &text(c, 0)?, 1).map(|n| n.map_or(Held::Null, Held::Integer)))?;
-    put("year", 1, |c| date_part(c, "year", 0).map(|n| n.map_or(Held::Null, Held::Integer)))?;
-    put("month", 1, |c| date_part(c, "month", 0).map(|n| n.map_or(Held::Null, Held::Integer)))?;
-    put("day", 1, |c| date_part(c, "day", 0).map(|n| n.map_or(Held::Null, Held::Integer)))?;
+    put("datepart", 2, |c| {
+        date_part(c, &text(c, 0)?, 1).map(|n| n.map_or(Held::Null, Held::Integer))
+    })?;
+    put("year", 1, |c| {
+        date_part(c, "year", 0).map(|n| n.map_or(Held::Null, Held::Integer))
+    })?;
+    put("month", 1, |c| {
+        date_part(c, "month", 0).map(|n| n.map_or(Held::Null, Held::Integer))
+    })?;
+    put("day", 1, |c| {
+        date_part(c, "day", 0).map(|n| n.map_or(Held::Null, Held::Integer))
+    })?;
     put("datename", 2, date_name)?;
     put("eomonth", 1, end_of_month)?;
     put("datefromparts", 3, |c| {
         let day = day_of(int(c, 0)?, int(c, 1)?, int(c, 2)?);
-        Ok(Held::Text(Moment { day, ticks: 0, offset: 0 }.date_text()))
+        Ok(Held::Text(
+            Moment {
+                day,
+                ticks: 0,
+                offset: 0,
+            }
+            .date_text(),
+        ))
     })?;
-    let mut put = |name: &str, f: fn() -> Held| db.create_scalar_function(name, 0, impure, move |_| Ok(f()));
+    let put = |name: &str, f: fn() -> Held| db.create_scalar_function(name, 0, impure, move |_| Ok(f()));
     put("tsql_now3", || Held::Text(now().text(3)))?;
     put("tsql_now7", || Held::Text(now().text(7)))?;
     put("tsql_now_offset", || Held::Text(now().offset_text(7)))?;
@@ -105,7 +145,14 @@ fn text(ctx: &Context<'_>, at: usize) -> Result<String> {
 }
 
 fn int(ctx: &Context<'_>, at: usize) -> Result<i64> {
-    let misfit = || fault(&Message::new(8114, 16, 5, "Error converting data type varchar to int."));
+    let misfit = || {
+        fault(&Message::new(
+            8114,
+            16,
+            5,
+            "Error converting data type varchar to int.",
+        ))
+    };
     cell::integer(ctx.get_raw(at)).map_err(|_| misfit())
 }
 
@@ -114,7 +161,11 @@ fn units(text: &str) -> i64 {
 }
 
 fn text1(ctx: &Context<'_>, f: impl Fn(&str) -> Held) -> Result<Held> {
-    if is_null(ctx, 0) { Ok(Held::Null) } else { Ok(f(&text(ctx, 0)?)) }
+    if is_null(ctx, 0) {
+        Ok(Held::Null)
+    } else {
+        Ok(f(&text(ctx, 0)?))
+    }
 }
 
 fn repeat(text: &str, times: i64) -> Held {
@@ -133,16 +184,26 @@ fn add(ctx: &Context<'_>) -> Result<Held> {
         (ValueRef::Blob(a), ValueRef::Blob(b)) => Ok(Held::Blob([a, b].concat())),
         (ValueRef::Integer(a), ValueRef::Integer(b)) => match a.checked_add(b) {
             Some(sum) => Ok(Held::Integer(sum)),
-            None => Err(fault(&Message::error(8115, "Arithmetic overflow error converting expression to data type bigint."))),
+            None => Err(fault(&Message::error(
+                8115,
+                "Arithmetic overflow error converting expression to data type bigint.",
+            ))),
         },
         (a, b) => match (cell::number(a), cell::number(b)) {
-            (Ok(x), Ok(y)) if x.fract() == 0.0 && y.fract() == 0.0 && !matches!((a, b), (ValueRef::Real(_), _) | (_, ValueRef::Real(_))) => {
+            (Ok(x), Ok(y))
+                if x.fract() == 0.0
+                    && y.fract() == 0.0
+                    && !matches!((a, b), (ValueRef::Real(_), _) | (_, ValueRef::Real(_))) =>
+            {
                 Ok(Held::Integer((x + y) as i64))
             }
             (Ok(x), Ok(y)) => Ok(Held::Real(x + y)),
             _ => {
                 let value = if cell::number(a).is_err() { a } else { b };
-                let text = format!("Conversion failed when converting the varchar value '{}' to data type int.", cell::print(value));
+                let text = format!(
+                    "Conversion failed when converting the varchar value '{}' to data type int.",
+                    cell::print(value)
+                );
                 Err(fault(&Message::error(245, text)))
             }
         },
@@ -157,7 +218,12 @@ fn numbers(ctx: &Context<'_>) -> Result<(f64, f64)> {
     let number = |at| cell::number(ctx.get_raw(at));
     match (number(0), number(1)) {
         (Ok(a), Ok(b)) => Ok((a, b)),
-        _ => Err(fault(&Message::new(8114, 16, 5, "Error converting data type varchar to numeric."))),
+        _ => Err(fault(&Message::new(
+            8114,
+            16,
+            5,
+            "Error converting data type varchar to numeric.",
+        ))),
     }
 }
 
@@ -165,7 +231,9 @@ fn divide(ctx: &Context<'_>, exact: bool) -> Result<Held> {
     match (ctx.get_raw(0), ctx.get_raw(1)) {
         (ValueRef::Null, _) | (_, ValueRef::Null) => Ok(Held::Null),
         (ValueRef::Integer(_), ValueRef::Integer(0)) => Err(zero()),
-        (ValueRef::Integer(a), ValueRef::Integer(b)) if !exact => Ok(Held::Integer(a.checked_div(b).unwrap_or(i64::MAX))),
+        (ValueRef::Integer(a), ValueRef::Integer(b)) if !exact => {
+            Ok(Held::Integer(a.checked_div(b).unwrap_or(i64::MAX)))
+        }
         _ => match numbers(ctx)? {
             (_, b) if b == 0.0 => Err(zero()),
             (a, b) => Ok(Held::Real(a / b)),
@@ -188,7 +256,11 @@ fn modulo(ctx: &Context<'_>) -> Result<Held> {
 fn convert(ctx: &Context<'_>) -> std::result::Result<Held, Message> {
     let target = SqlType::from_declared(&cell::print(ctx.get_raw(1))).unwrap_or(SqlType::TEXT);
     let style = cell::integer(ctx.get_raw(2)).unwrap_or(0);
-    cast(&Held::try_from(ctx.get_raw(0)).unwrap_or(Held::Null), target, style)
+    cast(
+        &Held::try_from(ctx.get_raw(0)).unwrap_or(Held::Null),
+        target,
+        style,
+    )
 }
 
 fn data_length(ctx: &Context<'_>) -> Result<Held> {
@@ -206,11 +278,17 @@ fn char_index(ctx: &Context<'_>) -> Result<Held> {
         return Ok(Held::Null);
     }
     let (needle, hay) = (text(ctx, 0)?.to_lowercase(), text(ctx, 1)?.to_lowercase());
-    let skip = if ctx.len() > 2 { usize::try_from(int(ctx, 2)?.max(1) - 1).unwrap_or(0) } else { 0 };
+    let skip = if ctx.len() > 2 {
+        usize::try_from(int(ctx, 2)?.max(1) - 1).unwrap_or(0)
+    } else {
+        0
+    };
     let start = hay.char_indices().nth(skip).map_or(hay.len(), |(at, _)| at);
     let tail = hay.get(start..).unwrap_or_default();
     let found = tail.find(&needle).filter(|_| !needle.is_empty());
-    let index = found.map_or(0, |at| units(tail.get(..at).unwrap_or_default()) + i64::try_from(skip).unwrap_or(0) + 1);
+    let index = found.map_or(0, |at| {
+        units(tail.get(..at).unwrap_or_default()) + i64::try_from(skip).unwrap_or(0) + 1
+    });
     Ok(Held::Integer(index))
 }
 
@@ -220,7 +298,11 @@ fn cut(ctx: &Context<'_>, from_left: bool) -> Result<Held> {
     }
     let (text, count) = (text(ctx, 0)?, usize::try_from(int(ctx, 1)?).unwrap_or(0));
     let length = text.chars().count();
-    let skip = if from_left { 0 } else { length.saturating_sub(count) };
+    let skip = if from_left {
+        0
+    } else {
+        length.saturating_sub(count)
+    };
     Ok(Held::Text(text.chars().skip(skip).take(count).collect()))
 }
 
@@ -229,7 +311,9 @@ fn stuff(ctx: &Context<'_>) -> Result<Held> {
         return Ok(Held::Null);
     }
     let (text_in, start, length) = (text(ctx, 0)?, int(ctx, 1)?, int(ctx, 2)?);
-    let (Ok(start), Ok(length)) = (usize::try_from(start - 1), usize::try_from(length)) else { return Ok(Held::Null) };
+    let (Ok(start), Ok(length)) = (usize::try_from(start - 1), usize::try_from(length)) else {
+        return Ok(Held::Null);
+    };
     let head: String = text_in.chars().take(start).collect();
     let tail: String = text_in.chars().skip(start + length).collect();
     Ok(Held::Text(head + &text(ctx, 3)? + &tail))
@@ -239,7 +323,13 @@ fn round(ctx: &Context<'_>) -> Result<Held> {
     let digits = i32::try_from(int(ctx, 1)?.clamp(-18, 18)).unwrap_or(0);
     let whole = ctx.len() > 2 && int(ctx, 2)? != 0;
     let factor = 10_f64.powi(digits);
-    let apply = |f: f64| if whole { (f * factor).trunc() / factor } else { (f * factor).round() / factor };
+    let apply = |f: f64| {
+        if whole {
+            (f * factor).trunc() / factor
+        } else {
+            (f * factor).round() / factor
+        }
+    };
     Ok(match ctx.get_raw(0) {
         ValueRef::Null => Held::Null,
         ValueRef::Integer(n) if digits >= 0 => Held::Integer(n),
@@ -280,11 +370,18 @@ fn part_months(part: &str) -> Option<i64> {
 }
 
 fn bad_part(part: &str) -> Error {
-    fault(&Message::new(155, 15, 1, format!("'{part}' is not a recognized datepart option.")))
+    fault(&Message::new(
+        155,
+        15,
+        1,
+        format!("'{part}' is not a recognized datepart option."),
+    ))
 }
 
 fn date_add(ctx: &Context<'_>) -> Result<Held> {
-    let (part, Some(at)) = (text(ctx, 0)?, moment(ctx, 2)?) else { return Ok(Held::Null) };
+    let (part, Some(at)) = (text(ctx, 0)?, moment(ctx, 2)?) else {
+        return Ok(Held::Null);
+    };
     if is_null(ctx, 1) {
         return Ok(Held::Null);
     }
@@ -293,7 +390,10 @@ fn date_add(ctx: &Context<'_>) -> Result<Held> {
         let (year, month, day) = civil(at.day);
         let month = month + count.saturating_mul(months).clamp(-120_000, 120_000);
         let day = day.min(month_days(year, month));
-        Moment { day: day_of(year, month, day), ..at }
+        Moment {
+            day: day_of(year, month, day),
+            ..at
+        }
     } else {
         let ticks = part_ticks(&part).ok_or_else(|| bad_part(&part))?;
         Moment::from_total(at.total().saturating_add(ticks.saturating_mul(count)), at.offset)
@@ -303,13 +403,21 @@ fn date_add(ctx: &Context<'_>) -> Result<Held> {
         return Err(fault(&Message::error(517, text)));
     }
     let input = text(ctx, 2)?;
-    let scale = input.split_once('.').map_or(3, |(_, f)| f.bytes().take_while(u8::is_ascii_digit).count().min(7));
+    let scale = input.split_once('.').map_or(3, |(_, f)| {
+        f.bytes().take_while(u8::is_ascii_digit).count().min(7)
+    });
     let date_only = input.len() == 10 && part_ticks(&part).is_none_or(|t| t >= DAY);
-    Ok(Held::Text(if date_only { moved.date_text() } else { moved.text(u8::try_from(scale).unwrap_or(7)) }))
+    Ok(Held::Text(if date_only {
+        moved.date_text()
+    } else {
+        moved.text(u8::try_from(scale).unwrap_or(7))
+    }))
 }
 
 fn date_diff(ctx: &Context<'_>) -> Result<Held> {
-    let (part, Some(from), Some(to)) = (text(ctx, 0)?, moment(ctx, 1)?, moment(ctx, 2)?) else { return Ok(Held::Null) };
+    let (part, Some(from), Some(to)) = (text(ctx, 0)?, moment(ctx, 1)?, moment(ctx, 2)?) else {
+        return Ok(Held::Null);
+    };
     if let Some(months) = part_months(&part) {
         let index = |m: Moment| {
             let (year, month, _) = civil(m.day);
@@ -320,11 +428,15 @@ fn date_diff(ctx: &Context<'_>) -> Result<Held> {
     // Borders crossed, not time passed.
     let ticks = part_ticks(&part).ok_or_else(|| bad_part(&part))?;
     let shift = if ticks == 7 * DAY { DAY } else { 0 };
-    Ok(Held::Integer((to.total() + shift).div_euclid(ticks) - (from.total() + shift).div_euclid(ticks)))
+    Ok(Held::Integer(
+        (to.total() + shift).div_euclid(ticks) - (from.total() + shift).div_euclid(ticks),
+    ))
 }
 
 fn date_part(ctx: &Context<'_>, part: &str, at: usize) -> Result<Option<i64>> {
-    let Some(at) = moment(ctx, at)? else { return Ok(None) };
+    let Some(at) = moment(ctx, at)? else {
+        return Ok(None);
+    };
     let (year, month, day) = civil(at.day);
     Ok(Some(match part {
         "year" | "yy" | "yyyy" => year,
@@ -345,11 +457,32 @@ fn date_part(ctx: &Context<'_>, part: &str, at: usize) -> Result<Option<i64>> {
 
 fn date_name(ctx: &Context<'_>) -> Result<Held> {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
     ];
-    const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+    const DAYS: [&str; 7] = [
+        "Sunday",
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+    ];
     let part = text(ctx, 0)?;
-    let Some(number) = date_part(ctx, &part, 1)? else { return Ok(Held::Null) };
+    let Some(number) = date_part(ctx, &part, 1)? else {
+        return Ok(Held::Null);
+    };
     let index = usize::try_from(number - 1).unwrap_or(0);
     let name = match part.as_str() {
         "month" | "mm" | "m" => MONTHS.get(index).map(|s| (*s).to_owned()),
@@ -360,7 +493,9 @@ fn date_name(ctx: &Context<'_>) -> Result<Held> {
 }
 
 fn end_of_month(ctx: &Context<'_>) -> Result<Held> {
-    let Some(at) = moment(ctx, 0)? else { return Ok(Held::Null) };
+    let Some(at) = moment(ctx, 0)? else {
+        return Ok(Held::Null);
+    };
     let (year, month, _) = civil(at.day);
     let day = day_of(year, month, month_days(year, month));
     Ok(Held::Text(Moment { day, ..at }.date_text()))

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, SelectItem, SetExpr,
-    UnaryOperator, Value,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, SelectItem,
+    SetExpr, UnaryOperator, Value,
 };
 
 use super::facts::{Facts, Variables};
@@ -21,7 +21,9 @@ pub(crate) struct Scope<'a> {
 
 /// Arguments of a call; wildcards are left out.
 pub(crate) fn arguments(function: &Function) -> Vec<&Expr> {
-    let FunctionArguments::List(list) = &function.args else { return Vec::new() };
+    let FunctionArguments::List(list) = &function.args else {
+        return Vec::new();
+    };
     list.args
         .iter()
         .filter_map(|arg| match arg {
@@ -58,12 +60,22 @@ impl Scope<'_> {
             Expr::Identifier(ident) => self.identifier(ident),
             Expr::CompoundIdentifier(parts) => self.columns.get(&parts.last()?.value.to_lowercase()).copied(),
             Expr::Cast { data_type, .. } => SqlType::from_ast(data_type),
-            Expr::Convert { data_type: Some(kind), .. } => SqlType::from_ast(kind),
-            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => self.kind(expr),
+            Expr::Convert {
+                data_type: Some(kind),
+                ..
+            } => SqlType::from_ast(kind),
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus | UnaryOperator::Plus,
+                expr,
+            } => self.kind(expr),
             Expr::BinaryOp { left, op, right } => self.operation(left, op, right),
             Expr::Substring { expr, .. } | Expr::Trim { expr, .. } => Some(self.text_like(expr)),
             Expr::Ceil { expr, .. } | Expr::Floor { expr, .. } => self.kind(expr),
-            Expr::Case { conditions, else_result, .. } => {
+            Expr::Case {
+                conditions,
+                else_result,
+                ..
+            } => {
                 let results = conditions.iter().map(|c| &c.result).chain(else_result.as_deref());
                 self.widest(results)
             }
@@ -120,35 +132,45 @@ impl Scope<'_> {
         let name = function_name(function);
         let args = arguments(function);
         let first = || args.first().and_then(|e| self.kind(e));
-        if let Some((_, kind)) = self.facts.function(&name, args.first().and_then(|e| literal_text(e))) {
+        if let Some((_, kind)) = self
+            .facts
+            .function(&name, args.first().and_then(|e| literal_text(e)))
+        {
             return Some(kind);
         }
         Some(match name.as_str() {
-            "count" | "len" | "datalength" | "charindex" | "patindex" | "datediff" | "datepart" | "year" | "month"
-            | "day" | "ascii" | "unicode" | "isnumeric" | "isdate" | "checksum" | "object_id" | "grouping" | "sign"
-            | "difference" => SqlType::Int,
+            "count" | "len" | "datalength" | "charindex" | "patindex" | "datediff" | "datepart" | "year"
+            | "month" | "day" | "ascii" | "unicode" | "isnumeric" | "isdate" | "checksum" | "object_id"
+            | "grouping" | "sign" | "difference" => SqlType::Int,
             "count_big" | "row_number" | "rank" | "dense_rank" | "ntile" | "datediff_big" => SqlType::BigInt,
             "sum" | "avg" => match first()? {
                 SqlType::TinyInt | SqlType::SmallInt | SqlType::Int => SqlType::Int,
                 SqlType::Decimal { scale, .. } if name == "sum" => SqlType::Decimal { precision: 38, scale },
-                SqlType::Decimal { scale, .. } => SqlType::Decimal { precision: 38, scale: scale.max(6) },
+                SqlType::Decimal { scale, .. } => SqlType::Decimal {
+                    precision: 38,
+                    scale: scale.max(6),
+                },
                 SqlType::Real => SqlType::Float,
                 SqlType::SmallMoney => SqlType::Money,
                 other => other,
             },
-            "min" | "max" | "isnull" | "nullif" | "abs" | "round" | "ceiling" | "floor" | "lag" | "lead" | "first_value"
-            | "last_value" | "try_cast" => first()?,
+            "isnull" => self.widest(args.into_iter().take(2).filter(|e| !is_null(e)).take(1))?,
+            "min" | "max" | "nullif" | "abs" | "round" | "ceiling" | "floor" | "lag" | "lead"
+            | "first_value" | "last_value" | "try_cast" => first()?,
             "coalesce" | "greatest" | "least" => self.widest(args.into_iter())?,
             "iif" | "choose" => self.widest(args.into_iter().skip(1))?,
-            "dateadd" => args.get(2).and_then(|e| self.kind(e)).filter(|k| k.is_moment()).unwrap_or(SqlType::DateTime),
+            "dateadd" => args
+                .get(2)
+                .and_then(|e| self.kind(e))
+                .filter(|k| k.is_moment())
+                .unwrap_or(SqlType::DateTime),
             "eomonth" | "datefromparts" => SqlType::Date,
             "getdate" | "getutcdate" | "current_timestamp" => SqlType::DateTime,
             "sysdatetime" | "sysutcdatetime" => SqlType::DateTime2(7),
             "sysdatetimeoffset" => SqlType::DateTimeOffset(7),
             "newid" | "newsequentialid" => SqlType::Guid,
-            "rand" | "sqrt" | "power" | "exp" | "log" | "log10" | "sin" | "cos" | "tan" | "pi" | "stdev" | "var" => {
-                SqlType::Float
-            }
+            "rand" | "sqrt" | "power" | "exp" | "log" | "log10" | "sin" | "cos" | "tan" | "pi" | "stdev"
+            | "var" => SqlType::Float,
             "upper" | "lower" | "ltrim" | "rtrim" | "left" | "right" | "reverse" | "trim" => {
                 args.first().map_or(SqlType::TEXT, |e| self.text_like(e))
             }
@@ -158,7 +180,8 @@ impl Scope<'_> {
                 Some(SqlType::VarChar(_) | SqlType::Char(_)) => SqlType::VarChar(Length::Of(8000)),
                 _ => SqlType::TEXT,
             },
-            "concat" | "concat_ws" | "format" | "datename" | "quotename" | "space" | "nchar" | "char" | "str" => SqlType::TEXT,
+            "concat" | "concat_ws" | "format" | "datename" | "quotename" | "space" | "nchar" | "char"
+            | "str" => SqlType::TEXT,
             "hashbytes" => SqlType::VarBinary(Length::Of(8000)),
             _ => return None,
         })
@@ -178,9 +201,9 @@ fn literal(value: &Value) -> Option<SqlType> {
         Value::NationalStringLiteral(_) => SqlType::NVarChar(Length::Max),
         Value::SingleQuotedString(s) if units(s) <= 8000 => SqlType::VarChar(Length::Of(units(s))),
         Value::SingleQuotedString(_) => SqlType::VarChar(Length::Max),
-        Value::HexStringLiteral(s) if s.len() <= 16_000 => {
-            SqlType::VarBinary(Length::Of(u16::try_from(s.len().div_ceil(2).max(1)).unwrap_or(8000)))
-        }
+        Value::HexStringLiteral(s) if s.len() <= 16_000 => SqlType::VarBinary(Length::Of(
+            u16::try_from(s.len().div_ceil(2).max(1)).unwrap_or(8000),
+        )),
         Value::HexStringLiteral(_) => SqlType::VarBinary(Length::Max),
         Value::Null => SqlType::Int,
         Value::Placeholder(text) if text.starts_with('$') => SqlType::Money,
@@ -197,7 +220,10 @@ fn number_literal(text: &str) -> SqlType {
     }
     let digits = |s: &str| u8::try_from(s.bytes().filter(u8::is_ascii_digit).count().min(38)).unwrap_or(38);
     let scale = text.split_once('.').map_or(0, |(_, fraction)| digits(fraction));
-    SqlType::Decimal { precision: digits(text.trim_start_matches('0')).max(scale).max(1), scale }
+    SqlType::Decimal {
+        precision: digits(text.trim_start_matches('0')).max(scale).max(1),
+        scale,
+    }
 }
 
 /// Higher wins in a mix.
@@ -225,9 +251,21 @@ fn join(a: SqlType, b: SqlType) -> SqlType {
         (SqlType::NVarChar(x), SqlType::VarChar(y)) | (SqlType::VarChar(x), SqlType::NVarChar(y)) => {
             SqlType::NVarChar(longer(x, y))
         }
-        (SqlType::Decimal { precision: p, scale: s }, SqlType::Decimal { precision: q, scale: t }) => {
+        (
+            SqlType::Decimal {
+                precision: p,
+                scale: s,
+            },
+            SqlType::Decimal {
+                precision: q,
+                scale: t,
+            },
+        ) => {
             let scale = s.max(t);
-            SqlType::Decimal { precision: ((p - s).max(q - t) + scale).min(38), scale }
+            SqlType::Decimal {
+                precision: ((p - s).max(q - t) + scale).min(38),
+                scale,
+            }
         }
         (a, _) => a,
     }
@@ -246,13 +284,18 @@ fn concat(a: SqlType, b: SqlType) -> SqlType {
         SqlType::NChar(n) | SqlType::Char(n) => Length::Of(n),
         _ => Length::Max,
     };
-    let wide = matches!(a, SqlType::NVarChar(_) | SqlType::NChar(_)) || matches!(b, SqlType::NVarChar(_) | SqlType::NChar(_));
+    let wide = matches!(a, SqlType::NVarChar(_) | SqlType::NChar(_))
+        || matches!(b, SqlType::NVarChar(_) | SqlType::NChar(_));
     let most: u16 = if wide { 4000 } else { 8000 };
     let total = match (length(a), length(b)) {
         (Length::Of(x), Length::Of(y)) => Length::Of(x.saturating_add(y).min(most)),
         _ => Length::Max,
     };
-    if wide { SqlType::NVarChar(total) } else { SqlType::VarChar(total) }
+    if wide {
+        SqlType::NVarChar(total)
+    } else {
+        SqlType::VarChar(total)
+    }
 }
 
 /// T-SQL's rules for precision and scale, cut to 38.
@@ -261,7 +304,9 @@ fn arithmetic(a: SqlType, op: &BinaryOperator, b: SqlType) -> SqlType {
     if rank(wide) == 0 {
         return SqlType::Int;
     }
-    let SqlType::Decimal { .. } = wide else { return wide };
+    let SqlType::Decimal { .. } = wide else {
+        return wide;
+    };
     let parts = |kind| match kind {
         SqlType::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
         SqlType::BigInt => (19, 0),
@@ -280,7 +325,14 @@ fn arithmetic(a: SqlType, op: &BinaryOperator, b: SqlType) -> SqlType {
         _ => ((p - s).max(q - t) + s.max(t) + 1, s.max(t)),
     };
     let over = (precision - 38).max(0);
-    let scale = if over > 0 { (scale - over).max(scale.min(6)) } else { scale };
+    let scale = if over > 0 {
+        (scale - over).max(scale.min(6))
+    } else {
+        scale
+    };
     let clamp = |n: i32| u8::try_from(n.clamp(0, 38)).unwrap_or(38);
-    SqlType::Decimal { precision: clamp(precision.max(1)), scale: clamp(scale) }
+    SqlType::Decimal {
+        precision: clamp(precision.max(1)),
+        scale: clamp(scale),
+    }
 }

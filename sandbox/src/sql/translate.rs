@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use rusqlite::types::Value as Held;
 use sqlparser::ast::{
-    BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    LimitClause, ObjectName, ObjectNamePart, Offset, OffsetRows, Query, Select, SelectItem, SetExpr, TableFactor, TopQuantity,
-    Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Offset, OffsetRows, Query, Select,
+    SelectItem, SetExpr, TableFactor, TopQuantity, Value, VisitMut, VisitorMut,
 };
 
 use sqlparser::dialect::SQLiteDialect;
@@ -34,12 +34,21 @@ pub(crate) fn translate<N: VisitMut>(node: &mut N, scope: Scope<'_>) -> Result<(
 /// An identifier in brackets, so that no word of SQLite's grammar is taken for anything else.
 pub(crate) fn bracketed(name: &str) -> Ident {
     // SQLite has no escape inside brackets; double quotes have one.
-    if name.contains(']') { Ident::with_quote('"', name) } else { Ident::with_quote('[', name) }
+    if name.contains(']') {
+        Ident::with_quote('"', name)
+    } else {
+        Ident::with_quote('[', name)
+    }
 }
 
 /// The name of a table in SQLite: its last part; catalogue views keep their schema.
 pub(crate) fn table_name(name: &ObjectName) -> String {
-    let parts: Vec<&str> = name.0.iter().filter_map(|p| p.as_ident()).map(|i| i.value.as_str()).collect();
+    let parts: Vec<&str> = name
+        .0
+        .iter()
+        .filter_map(|p| p.as_ident())
+        .map(|i| i.value.as_str())
+        .collect();
     match parts.as_slice() {
         [.., schema, table] if CATALOGUE_SCHEMAS.iter().any(|s| schema.eq_ignore_ascii_case(s)) => {
             format!("{schema}.{table}").to_lowercase()
@@ -56,7 +65,10 @@ struct Rewriter<'a> {
 type Done = ControlFlow<Message>;
 
 fn unsupported(what: &str) -> Done {
-    ControlFlow::Break(Message::error(50000, format!("The sandbox does not support {what}.")))
+    ControlFlow::Break(Message::error(
+        50000,
+        format!("The sandbox does not support {what}."),
+    ))
 }
 
 impl VisitorMut for Rewriter<'_> {
@@ -69,13 +81,17 @@ impl VisitorMut for Rewriter<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Done {
         match factor {
-            TableFactor::Table { with_hints, alias, .. } => {
+            TableFactor::Table {
+                with_hints, alias, ..
+            } => {
                 with_hints.clear();
                 if let Some(alias) = alias {
                     alias.name = bracketed(&alias.name.value);
                 }
             }
-            TableFactor::Derived { alias: Some(alias), .. } => alias.name = bracketed(&alias.name.value),
+            TableFactor::Derived {
+                alias: Some(alias), ..
+            } => alias.name = bracketed(&alias.name.value),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -100,15 +116,31 @@ impl VisitorMut for Rewriter<'_> {
                 Some(TopQuantity::Constant(n)) => number(&n.to_string()),
                 None => number("0"),
             };
-            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by: Vec::new() });
+            query.limit_clause = Some(LimitClause::LimitOffset {
+                limit: Some(limit),
+                offset: None,
+                limit_by: Vec::new(),
+            });
         }
         let fetch = query.fetch.take().and_then(|f| f.quantity);
-        if let Some(LimitClause::LimitOffset { limit, offset: Some(offset), .. }) = &mut query.limit_clause {
+        if let Some(LimitClause::LimitOffset {
+            limit,
+            offset: Some(offset),
+            ..
+        }) = &mut query.limit_clause
+        {
             offset.rows = OffsetRows::None;
             *limit = Some(fetch.unwrap_or_else(|| number("-1")));
         } else if let Some(limit) = fetch {
-            let offset = Some(Offset { value: number("0"), rows: OffsetRows::None });
-            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(limit), offset, limit_by: Vec::new() });
+            let offset = Some(Offset {
+                value: number("0"),
+                rows: OffsetRows::None,
+            });
+            query.limit_clause = Some(LimitClause::LimitOffset {
+                limit: Some(limit),
+                offset,
+                limit_by: Vec::new(),
+            });
         }
         ControlFlow::Continue(())
     }
@@ -125,7 +157,10 @@ impl VisitorMut for Rewriter<'_> {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> Done {
         // The date part of DATEADD and its like is a bare word, not a column.
         if let Expr::Function(function) = expr
-            && matches!(function_name(function).as_str(), "dateadd" | "datediff" | "datediff_big" | "datepart" | "datename" | "datetrunc")
+            && matches!(
+                function_name(function).as_str(),
+                "dateadd" | "datediff" | "datediff_big" | "datepart" | "datename" | "datetrunc"
+            )
             && let FunctionArguments::List(list) = &mut function.args
             && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(part))) = list.args.first_mut()
             && let Expr::Identifier(word) = part
@@ -164,9 +199,19 @@ impl VisitorMut for Rewriter<'_> {
                 *expr = inner;
             }
             Expr::Cast { .. } | Expr::Convert { .. } => return cast(expr),
-            Expr::Substring { expr: text, substring_from, substring_for, .. } => {
+            Expr::Substring {
+                expr: text,
+                substring_from,
+                substring_for,
+                ..
+            } => {
                 let mut args = vec![std::mem::replace(text.as_mut(), null())];
-                args.extend([substring_from.take(), substring_for.take()].into_iter().flatten().map(|e| *e));
+                args.extend(
+                    [substring_from.take(), substring_for.take()]
+                        .into_iter()
+                        .flatten()
+                        .map(|e| *e),
+                );
                 *expr = call("substr", args);
             }
             Expr::Function(function) => return self.function(function.clone(), expr),
@@ -181,12 +226,22 @@ impl Rewriter<'_> {
         let name = ident.value.to_lowercase();
         if name.starts_with("@@") {
             let Some((value, _)) = self.scope.facts.global(&name) else {
-                return ControlFlow::Break(Message::new(137, 15, 2, format!("Must declare the scalar variable \"{}\".", ident.value)));
+                return ControlFlow::Break(Message::new(
+                    137,
+                    15,
+                    2,
+                    format!("Must declare the scalar variable \"{}\".", ident.value),
+                ));
             };
             *expr = constant(&value);
         } else if name.starts_with('@') {
             if !self.scope.variables.contains_key(&name) {
-                return ControlFlow::Break(Message::new(137, 15, 2, format!("Must declare the scalar variable \"{}\".", ident.value)));
+                return ControlFlow::Break(Message::new(
+                    137,
+                    15,
+                    2,
+                    format!("Must declare the scalar variable \"{}\".", ident.value),
+                ));
             }
             *expr = Expr::Identifier(Ident::new(name));
         } else {
@@ -214,7 +269,10 @@ impl Rewriter<'_> {
 
     fn function(&self, mut function: Function, expr: &mut Expr) -> Done {
         let name = function_name(&function);
-        let first_literal = arguments(&function).first().and_then(|e| literal_text(e)).map(str::to_owned);
+        let first_literal = arguments(&function)
+            .first()
+            .and_then(|e| literal_text(e))
+            .map(str::to_owned);
         if let Some((value, _)) = self.scope.facts.function(&name, first_literal.as_deref()) {
             *expr = constant(&value);
             return ControlFlow::Continue(());
@@ -223,8 +281,11 @@ impl Rewriter<'_> {
             *expr = object_id(first_literal.as_deref().unwrap_or_default());
             return ControlFlow::Continue(());
         }
-        let integer_average =
-            name == "avg" && arguments(&function).first().and_then(|e| self.scope.kind(e)).is_some_and(SqlType::is_integer);
+        let integer_average = name == "avg"
+            && arguments(&function)
+                .first()
+                .and_then(|e| self.scope.kind(e))
+                .is_some_and(SqlType::is_integer);
         if let Some(ours) = sqlite_name(&name) {
             function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(ours))]);
         } else {
@@ -232,7 +293,11 @@ impl Rewriter<'_> {
         }
         function.within_group.clear();
         if let FunctionArguments::None = function.args {
-            function.args = FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() });
+            function.args = FunctionArguments::List(FunctionArgumentList {
+                duplicate_treatment: None,
+                args: Vec::new(),
+                clauses: Vec::new(),
+            });
         }
         *expr = Expr::Function(function);
         if integer_average {
@@ -270,8 +335,17 @@ fn sqlite_name(name: &str) -> Option<&'static str> {
 
 /// A subquery that finds a table or view in SQLite's schema.
 fn object_id(name: &str) -> Expr {
-    let last = name.rsplit('.').next().unwrap_or_default().trim_matches(['[', ']', '"']).to_lowercase();
-    let table = if last.starts_with('#') { "sqlite_temp_master" } else { "sqlite_master" };
+    let last = name
+        .rsplit('.')
+        .next()
+        .unwrap_or_default()
+        .trim_matches(['[', ']', '"'])
+        .to_lowercase();
+    let table = if last.starts_with('#') {
+        "sqlite_temp_master"
+    } else {
+        "sqlite_master"
+    };
     let literal = string(&last);
     let text = format!(
         "(SELECT 1000 + rowid FROM {table} WHERE type IN ('table', 'view') AND lower(name) = {literal} \
@@ -283,18 +357,39 @@ fn object_id(name: &str) -> Expr {
 
 fn cast(expr: &mut Expr) -> Done {
     let (inner, kind, lenient, style) = match expr {
-        Expr::Cast { expr: inner, data_type, kind, .. } => (inner, data_type.clone(), *kind == CastKind::TryCast, None),
-        Expr::Convert { expr: inner, data_type: Some(data_type), is_try, styles, .. } => {
-            (inner, data_type.clone(), *is_try, styles.first().cloned())
-        }
+        Expr::Cast {
+            expr: inner,
+            data_type,
+            kind,
+            ..
+        } => (inner, data_type.clone(), *kind == CastKind::TryCast, None),
+        Expr::Convert {
+            expr: inner,
+            data_type: Some(data_type),
+            is_try,
+            styles,
+            ..
+        } => (inner, data_type.clone(), *is_try, styles.first().cloned()),
         _ => return ControlFlow::Continue(()),
     };
     let Some(target) = SqlType::from_ast(&kind) else {
-        return ControlFlow::Break(Message::new(243, 16, 1, format!("Type {kind} is not a defined system type.")));
+        return ControlFlow::Break(Message::new(
+            243,
+            16,
+            1,
+            format!("Type {kind} is not a defined system type."),
+        ));
     };
     let inner = std::mem::replace(inner.as_mut(), null());
     let name = if lenient { "tsql_try_cast" } else { "tsql_cast" };
-    *expr = call(name, vec![inner, string(&target.declared()), style.unwrap_or_else(|| number("0"))]);
+    *expr = call(
+        name,
+        vec![
+            inner,
+            string(&target.declared()),
+            style.unwrap_or_else(|| number("0")),
+        ],
+    );
     ControlFlow::Continue(())
 }
 
@@ -327,12 +422,19 @@ fn constant(value: &Held) -> Expr {
 }
 
 fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+    let args = args
+        .into_iter()
+        .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)))
+        .collect();
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,

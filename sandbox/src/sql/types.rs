@@ -66,13 +66,19 @@ impl SqlType {
     pub(crate) fn from_ast(kind: &DataType) -> Option<Self> {
         let text = match kind {
             DataType::Custom(name, args) => {
-                let args = if args.is_empty() { String::new() } else { format!("({})", args.join(",")) };
+                let args = if args.is_empty() {
+                    String::new()
+                } else {
+                    format!("({})", args.join(","))
+                };
                 let last = name.0.last()?.as_ident()?.value.clone();
                 format!("{last}{args}")
             }
             DataType::Varchar(Some(CharacterLength::Max)) => "varchar(max)".to_owned(),
             DataType::Nvarchar(Some(CharacterLength::Max)) => "nvarchar(max)".to_owned(),
-            DataType::Decimal(ExactNumberInfo::None) | DataType::Numeric(ExactNumberInfo::None) => "decimal".to_owned(),
+            DataType::Decimal(ExactNumberInfo::None) | DataType::Numeric(ExactNumberInfo::None) => {
+                "decimal".to_owned()
+            }
             DataType::Time(scale, TimezoneInfo::None) => format!("time({})", scale.unwrap_or(7)),
             other => other.to_string(),
         };
@@ -85,7 +91,11 @@ impl SqlType {
         let (name, args) = text.split_once('(').unwrap_or((text, ""));
         let exact = name.trim();
         let name = exact.to_ascii_lowercase();
-        let mut numbers = args.trim_end_matches([')', ' ']).split(',').map(str::trim).filter(|a| !a.is_empty());
+        let mut numbers = args
+            .trim_end_matches([')', ' '])
+            .split(',')
+            .map(str::trim)
+            .filter(|a| !a.is_empty());
         let first = numbers.next();
         let second = numbers.next().and_then(|n| n.parse::<u8>().ok());
         let max = first.is_some_and(|a| a.eq_ignore_ascii_case("max"));
@@ -112,7 +122,10 @@ impl SqlType {
             },
             "decimal" | "numeric" | "dec" => {
                 let precision = number.map_or(18, |n| u8::try_from(n.clamp(1, 38)).unwrap_or(38));
-                Self::Decimal { precision, scale: second.unwrap_or(0).min(precision) }
+                Self::Decimal {
+                    precision,
+                    scale: second.unwrap_or(0).min(precision),
+                }
             }
             "money" => Self::Money,
             "smallmoney" => Self::SmallMoney,
@@ -201,13 +214,22 @@ impl SqlType {
     pub(crate) fn is_text(self) -> bool {
         matches!(
             self,
-            Self::NVarChar(_) | Self::NChar(_) | Self::VarChar(_) | Self::Char(_) | Self::Text | Self::NText | Self::Xml
+            Self::NVarChar(_)
+                | Self::NChar(_)
+                | Self::VarChar(_)
+                | Self::Char(_)
+                | Self::Text
+                | Self::NText
+                | Self::Xml
         )
     }
 
     pub(crate) fn is_number(self) -> bool {
         self.is_integer()
-            || matches!(self, Self::Real | Self::Float | Self::Decimal { .. } | Self::Money | Self::SmallMoney | Self::Bit)
+            || matches!(
+                self,
+                Self::Real | Self::Float | Self::Decimal { .. } | Self::Money | Self::SmallMoney | Self::Bit
+            )
     }
 
     pub(crate) fn is_integer(self) -> bool {
@@ -230,13 +252,18 @@ impl SqlType {
     pub(crate) fn for_version(self, version: TdsVersion) -> Self {
         let text = |n| Self::NVarChar(Length::Of(n));
         match self {
-            Self::Date | Self::Time(_) | Self::DateTime2(_) | Self::DateTimeOffset(_) if version < TdsVersion::V7_3A => {
+            Self::Date | Self::Time(_) | Self::DateTime2(_) | Self::DateTimeOffset(_)
+                if version < TdsVersion::V7_3A =>
+            {
                 text(34)
             }
             Self::NVarChar(Length::Max) | Self::Xml if version < TdsVersion::V7_2 => Self::NText,
             Self::VarChar(Length::Max) if version < TdsVersion::V7_2 => Self::Text,
             Self::VarBinary(Length::Max) if version < TdsVersion::V7_2 => Self::Image,
-            Self::BigInt if version < TdsVersion::V7_1 => Self::Decimal { precision: 19, scale: 0 },
+            Self::BigInt if version < TdsVersion::V7_1 => Self::Decimal {
+                precision: 19,
+                scale: 0,
+            },
             other => other,
         }
     }
@@ -309,7 +336,16 @@ mod tests {
 
     #[test]
     fn declared_types_survive_the_way_through_sqlite() {
-        for text in ["int", "decimal(10,2)", "nvarchar(max)", "varchar(50)", "datetime2(3)", "varbinary(max)", "money", "bit"] {
+        for text in [
+            "int",
+            "decimal(10,2)",
+            "nvarchar(max)",
+            "varchar(50)",
+            "datetime2(3)",
+            "varbinary(max)",
+            "money",
+            "bit",
+        ] {
             let kind = SqlType::from_declared(text).unwrap();
             assert_eq!(SqlType::from_declared(&kind.declared()), Some(kind), "{text}");
         }

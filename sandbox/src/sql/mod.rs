@@ -1,0 +1,42 @@
+//! The `sqlite` backend: T-SQL run on SQLite, one database file for all connections, real transactions and real locks.
+
+mod answer;
+mod batch;
+mod cast;
+mod cell;
+mod connection;
+mod datetime;
+mod ddl;
+mod facts;
+mod fault;
+mod functions;
+mod infer;
+mod procedures;
+mod query;
+mod rpc;
+mod store;
+mod system;
+mod translate;
+mod types;
+
+pub(crate) use answer::Answer;
+pub(crate) use cell::{print_guid, to_wire};
+pub(crate) use connection::Connection;
+pub(crate) use datetime::{DAY_1900, Moment};
+pub(crate) use facts::Variables;
+pub(crate) use fault::Fault;
+pub(crate) use infer::function_name;
+pub(crate) use store::{Store, StoreError};
+pub(crate) use translate::table_name;
+pub(crate) use types::{Column, SqlType};
+
+/// The databases that a login may name. They share one set of tables: only the name changes.
+pub(crate) const DATABASES: [&str; 5] = ["master", "tempdb", "model", "msdb", "demo"];
+
+/// The database under the spelling it was made with, if it is there.
+pub(crate) fn database_name(name: &str) -> Option<String> {
+    DATABASES
+        .iter()
+        .find(|d| d.eq_ignore_ascii_case(name))
+        .map(|d| (*d).to_owned())
+}

@@ -1,0 +1,596 @@
+//! Queries and changes: translated, run on SQLite, told in T-SQL's types as they come.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use rusqlite::types::{Value as Held, ValueRef};
+use rusqlite::{CachedStatement, Rows};
+use sqlparser::ast::{
+    Delete, Expr, FromTable, Insert, ObjectName, OutputClause, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, Update, Visit, Visitor,
+};
+use weir_tds::build::{ColumnDef, Value};
+
+use super::answer::Answer;
+use super::connection::Connection;
+use super::facts::Variable;
+use super::fault::Fault;
+use super::infer::Scope;
+use super::translate::{bracketed, table_name, translate};
+use super::types::{Column, SqlType};
+use super::{cast, cell, ddl};
+use crate::demo;
+use crate::tokens::{Message, command, status};
+
+/// Rows looked at before the columns are told, where only values can tell a column's type.
+const LOOK_AHEAD: usize = 32;
+
+/// Types of columns by lower-case name.
+type ColumnTypes = HashMap<String, SqlType>;
+
+impl Connection {
+    /// Runs a statement of `sqlparser`'s.
+    pub(super) fn sql(&mut self, statement: &Statement, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let reads_or_writes = matches!(
+            statement,
+            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)
+        );
+        if self.options.implicit_transactions && self.facts.transactions == 0 && reads_or_writes {
+            self.begin(answer)?;
+        }
+        match statement {
+            Statement::Query(query) => self.locked(answer, |this, answer| this.query(query, answer)),
+            Statement::Insert(insert) => self.locked(answer, |this, answer| this.insert(insert, answer)),
+            Statement::Update(update) => self.locked(answer, |this, answer| this.update(update, answer)),
+            Statement::Delete(delete) => self.locked(answer, |this, answer| this.delete(delete, answer)),
+            other => {
+                let text = ddl::translate(other, |node| self.translated(node))?;
+                self.locked(answer, |this, _| Ok(this.opened()?.execute_batch(&text)?))?;
+                if let Ok(db) = self.opened() {
+                    db.flush_prepared_statement_cache();
+                }
+                answer.done(status::FINAL, command::NONE, 0);
+                Ok(())
+            }
+        }
+    }
+
+    fn translated(&self, query: &mut Query) -> Result<(), Message> {
+        let columns = ColumnTypes::new();
+        translate(
+            query,
+            Scope {
+                facts: &self.facts,
+                variables: &self.variables,
+                columns: &columns,
+            },
+        )
+    }
+
+    fn query(&mut self, query: &Query, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let select = top_select(query);
+        if let Some(into) = select.and_then(|s| s.into.as_ref()) {
+            return self.select_into(query, &into.targets, answer);
+        }
+        if let Some(names) = select.and_then(assigned_variables) {
+            return self.select_assign(query, &names, answer);
+        }
+        if let Some(plan) = demo::plan(query, &self.variables) {
+            let limit = if self.options.row_limit == 0 {
+                u64::MAX
+            } else {
+                self.options.row_limit
+            };
+            let rows = plan.run(answer, limit, self.options.format_only)?;
+            self.select_done(rows, answer);
+            return Ok(());
+        }
+        let rows = self.stream(Statement::Query(Box::new(query.clone())), select, answer)?;
+        self.select_done(rows, answer);
+        Ok(())
+    }
+
+    fn select_done(&mut self, rows: u64, answer: &mut Answer<'_>) {
+        self.facts.row_count = rows;
+        let count = if self.options.no_count {
+            status::FINAL
+        } else {
+            status::COUNT
+        };
+        answer.done(count, command::SELECT, rows);
+    }
+
+    /// Runs a statement with a result and sends it; returns the rows.
+    fn stream(
+        &mut self,
+        mut statement: Statement,
+        select: Option<&Select>,
+        answer: &mut Answer<'_>,
+    ) -> Result<u64, Fault> {
+        let types = column_types(self.opened()?, &statement)?;
+        let scope = Scope {
+            facts: &self.facts,
+            variables: &self.variables,
+            columns: &types,
+        };
+        let items = select.map(|s| s.projection.as_slice()).unwrap_or_default();
+        let (format_only, row_limit) = (self.options.format_only, self.options.row_limit);
+        let told = Told::of(items, &scope);
+        translate(&mut statement, scope)?;
+        let mut prepared = self.prepare(&statement.to_string())?;
+        let mut columns = told.columns(&prepared);
+        let mut rows = prepared.raw_query();
+        let mut ahead = Vec::new();
+        if !format_only {
+            look_ahead(&mut rows, &columns, &mut ahead)?;
+        }
+        let columns: Vec<Column> = columns
+            .iter_mut()
+            .enumerate()
+            .map(|(at, c)| c.settle(at, &ahead))
+            .collect();
+        let defs: Vec<ColumnDef> = columns.iter().map(|c| c.to_def(answer.version())).collect();
+        answer.tokens().col_metadata(&defs)?;
+        let limit = if row_limit == 0 { u64::MAX } else { row_limit };
+        let mut count = 0;
+        let kinds: Vec<SqlType> = columns
+            .iter()
+            .map(|c| c.kind.for_version(answer.version()))
+            .collect();
+        for row in &ahead {
+            if count == limit {
+                return Ok(count);
+            }
+            send_row(answer, &defs, &kinds, |at| {
+                row.get(at).map_or(ValueRef::Null, ValueRef::from)
+            })?;
+            count += 1;
+        }
+        // Asking again behind the last row gives none: rusqlite forgets the statement at its end.
+        while !format_only
+            && count < limit
+            && let Some(row) = rows.next()?
+        {
+            send_row(answer, &defs, &kinds, |at| {
+                row.get_ref(at).unwrap_or(ValueRef::Null)
+            })?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Prepares translated text and binds the variables that it names.
+    fn prepare(&self, text: &str) -> Result<CachedStatement<'_>, Fault> {
+        let mut prepared = self.opened()?.prepare_cached(text)?;
+        for at in 1..=prepared.parameter_count() {
+            let name = prepared.parameter_name(at).unwrap_or_default().to_lowercase();
+            let value = self.variables.get(&name).map_or(&Held::Null, |v| &v.value);
+            prepared.raw_bind_parameter(at, value)?;
+        }
+        Ok(prepared)
+    }
+
+    /// The value of an expression.
+    pub(super) fn evaluate(&mut self, expr: &Expr, answer: &mut Answer<'_>) -> Result<Held, Fault> {
+        if let Expr::Identifier(ident) = expr
+            && let Some(variable) = self.variables.get(&ident.value.to_lowercase())
+        {
+            return Ok(variable.value.clone());
+        }
+        self.locked(answer, |this, _| this.evaluate_here(expr.clone()))
+    }
+
+    fn evaluate_here(&self, mut expr: Expr) -> Result<Held, Fault> {
+        let types = ColumnTypes::new();
+        translate(
+            &mut expr,
+            Scope {
+                facts: &self.facts,
+                variables: &self.variables,
+                columns: &types,
+            },
+        )?;
+        let mut prepared = self.prepare(&format!("SELECT {expr}"))?;
+        let mut rows = prepared.raw_query();
+        Ok(match rows.next()? {
+            Some(row) => row.get(0)?,
+            None => Held::Null,
+        })
+    }
+
+    /// True if a condition holds; NULL does not.
+    pub(super) fn holds(&mut self, condition: &Expr, answer: &mut Answer<'_>) -> Result<bool, Fault> {
+        let value = self.evaluate(condition, answer)?;
+        Ok(cell::number(ValueRef::from(&value)).is_ok_and(|n| n != 0.0))
+    }
+
+    /// `SELECT @a = expr, …`: the last row's values.
+    fn select_assign(
+        &mut self,
+        query: &Query,
+        names: &[String],
+        answer: &mut Answer<'_>,
+    ) -> Result<(), Fault> {
+        let mut statement = Statement::Query(Box::new(query.clone()));
+        let types = column_types(self.opened()?, &statement)?;
+        translate(
+            &mut statement,
+            Scope {
+                facts: &self.facts,
+                variables: &self.variables,
+                columns: &types,
+            },
+        )?;
+        let mut last: Option<Vec<Held>> = None;
+        let mut count = 0;
+        {
+            let mut prepared = self.prepare(&statement.to_string())?;
+            let mut rows = prepared.raw_query();
+            while let Some(row) = rows.next()? {
+                last = Some((0..names.len()).map(|at| row.get(at)).collect::<Result<_, _>>()?);
+                count += 1;
+            }
+        }
+        for (name, value) in names.iter().zip(last.unwrap_or_default()) {
+            let Some(kind) = self.variables.get(name).map(|v| v.kind) else {
+                return Err(Message::new(
+                    137,
+                    15,
+                    2,
+                    format!("Must declare the scalar variable \"{name}\"."),
+                )
+                .into());
+            };
+            let value = cast::cast(&value, kind, 0)?;
+            self.variables.insert(name.clone(), Variable { kind, value });
+        }
+        self.select_done(count, answer);
+        Ok(())
+    }
+
+    fn select_into(&mut self, query: &Query, targets: &[Expr], answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let target = targets.first().map(ToString::to_string).unwrap_or_default();
+        let name = target
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
+        let mut query = query.clone();
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            select.into = None;
+        }
+        let select = top_select(&query).cloned();
+        let mut statement = Statement::Query(Box::new(query));
+        let types = column_types(self.opened()?, &statement)?;
+        let scope = Scope {
+            facts: &self.facts,
+            variables: &self.variables,
+            columns: &types,
+        };
+        let told = Told::of(
+            select
+                .as_ref()
+                .map(|s| s.projection.as_slice())
+                .unwrap_or_default(),
+            &scope,
+        );
+        translate(&mut statement, scope)?;
+        let text = statement.to_string();
+        let create = {
+            let mut prepared = self.prepare(&text)?;
+            let mut columns = told.columns(&prepared);
+            let mut rows = prepared.raw_query();
+            let mut ahead = Vec::new();
+            look_ahead(&mut rows, &columns, &mut ahead)?;
+            let settled: Vec<Column> = columns
+                .iter_mut()
+                .enumerate()
+                .map(|(at, c)| c.settle(at, &ahead))
+                .collect();
+            ddl::create_from_columns(&name, &settled)
+        };
+        self.opened()?.execute_batch(&create)?;
+        let rows = self
+            .prepare(&format!("INSERT INTO {} {text}", bracketed(&name)))?
+            .raw_execute()?;
+        self.changed(command::SELECT, rows, answer);
+        Ok(())
+    }
+}
+
+/// Changes.
+impl Connection {
+    fn insert(&mut self, insert: &Insert, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let mut insert = insert.clone();
+        insert.into = true;
+        insert.columns.iter_mut().for_each(bracket_last);
+        insert.returning = returning(insert.output.take())?;
+        let rows = self.change(Statement::Insert(insert), command::INSERT, answer)?;
+        if rows > 0 {
+            self.facts.identity = Some(self.opened()?.last_insert_rowid());
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, update: &Update, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let mut update = update.clone();
+        update.returning = returning(update.output.take())?;
+        self.change(Statement::Update(update), command::UPDATE, answer)
+            .map(|_| ())
+    }
+
+    fn delete(&mut self, delete: &Delete, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let mut delete = delete.clone();
+        if let FromTable::WithoutKeyword(tables) = delete.from {
+            delete.from = FromTable::WithFromKeyword(tables);
+        }
+        delete.returning = returning(delete.output.take())?;
+        self.change(Statement::Delete(delete), command::DELETE, answer)
+            .map(|_| ())
+    }
+
+    fn change(
+        &mut self,
+        mut statement: Statement,
+        command: u16,
+        answer: &mut Answer<'_>,
+    ) -> Result<u64, Fault> {
+        let outputs = match &statement {
+            Statement::Insert(Insert { returning, .. })
+            | Statement::Update(Update { returning, .. })
+            | Statement::Delete(Delete { returning, .. }) => returning.is_some(),
+            _ => false,
+        };
+        if outputs {
+            let rows = self.stream(statement, None, answer)?;
+            self.changed(command, usize::try_from(rows).unwrap_or(usize::MAX), answer);
+            return Ok(rows);
+        }
+        let types = column_types(self.opened()?, &statement)?;
+        translate(
+            &mut statement,
+            Scope {
+                facts: &self.facts,
+                variables: &self.variables,
+                columns: &types,
+            },
+        )?;
+        let rows = self.prepare(&statement.to_string())?.raw_execute()?;
+        self.changed(command, rows, answer);
+        Ok(rows as u64)
+    }
+
+    fn changed(&mut self, command: u16, rows: usize, answer: &mut Answer<'_>) {
+        self.facts.row_count = rows as u64;
+        if !self.options.no_count {
+            answer.done(status::COUNT, command, rows as u64);
+        } else if self.facts.procedure_depth == 0 {
+            answer.done(status::FINAL, command, 0);
+        }
+    }
+}
+
+fn bracket_last(name: &mut ObjectName) {
+    let last = table_name(name);
+    *name = ObjectName(vec![sqlparser::ast::ObjectNamePart::Identifier(bracketed(&last))]);
+}
+
+/// OUTPUT as RETURNING: `inserted.` and `deleted.` fall away.
+fn returning(output: Option<OutputClause>) -> Result<Option<Vec<SelectItem>>, Fault> {
+    let mut items = match output {
+        None => return Ok(None),
+        Some(OutputClause::Output {
+            into_table: Some(_), ..
+        }) => {
+            return Err(Message::error(50000, "The sandbox does not support OUTPUT INTO.").into());
+        }
+        Some(OutputClause::Output { select_items, .. } | OutputClause::Returning { select_items, .. }) => {
+            select_items
+        }
+    };
+    for item in &mut items {
+        match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                if let Expr::CompoundIdentifier(parts) = expr
+                    && let Some(last) = parts.pop()
+                {
+                    *expr = Expr::Identifier(last);
+                }
+            }
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options) => {
+                *item = SelectItem::Wildcard(options.clone());
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(items))
+}
+
+/// The SELECT that gives a query its columns: the first of a UNION.
+fn top_select(query: &Query) -> Option<&Select> {
+    let mut body = query.body.as_ref();
+    loop {
+        match body {
+            SetExpr::Select(select) => return Some(select),
+            SetExpr::SetOperation { left, .. } => body = left,
+            SetExpr::Query(inner) => body = inner.body.as_ref(),
+            _ => return None,
+        }
+    }
+}
+
+/// The variables of `SELECT @a = …`, if it is one.
+fn assigned_variables(select: &Select) -> Option<Vec<String>> {
+    select
+        .projection
+        .iter()
+        .map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. }
+                if alias.value.starts_with('@') && alias.quote_style.is_none() =>
+            {
+                Some(alias.value.to_lowercase())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+struct Tables(Vec<String>);
+
+impl Visitor for Tables {
+    type Break = ();
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        self.0.push(table_name(relation));
+        ControlFlow::Continue(())
+    }
+}
+
+/// Types of the columns of every table that a statement names.
+fn column_types(db: &rusqlite::Connection, statement: &Statement) -> Result<ColumnTypes, Fault> {
+    let mut tables = Tables(Vec::new());
+    let _ = statement.visit(&mut tables);
+    let mut types = ColumnTypes::new();
+    for table in tables.0 {
+        let mut described = db.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
+        let mut rows = described.query([&table])?;
+        while let Some(row) = rows.next()? {
+            let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);
+            if let Some(kind) = SqlType::from_declared(&declared) {
+                types.insert(name.to_lowercase(), kind);
+            }
+        }
+    }
+    Ok(types)
+}
+
+/// What the SELECT list tells about the columns: by position from the front, and from the back behind a `*`.
+struct Told {
+    front: Vec<(String, Option<SqlType>)>,
+    back: Vec<(String, Option<SqlType>)>,
+    starred: bool,
+}
+
+/// A column whose type may still be open.
+struct Draft {
+    name: String,
+    kind: Option<SqlType>,
+}
+
+impl Told {
+    fn of(items: &[SelectItem], scope: &Scope<'_>) -> Self {
+        let one = |item: &SelectItem| match item {
+            SelectItem::ExprWithAlias { expr, alias } => Some((alias.value.clone(), scope.kind(expr))),
+            SelectItem::UnnamedExpr(expr) => {
+                let name = match expr {
+                    Expr::Identifier(ident) if !ident.value.starts_with('@') => ident.value.clone(),
+                    Expr::CompoundIdentifier(parts) => {
+                        parts.last().map(|p| p.value.clone()).unwrap_or_default()
+                    }
+                    _ => String::new(),
+                };
+                Some((name, scope.kind(expr)))
+            }
+            _ => None,
+        };
+        let front: Vec<_> = items.iter().map_while(one).collect();
+        let starred = front.len() < items.len() || items.is_empty();
+        let mut back: Vec<_> = if starred {
+            items.iter().rev().map_while(one).collect()
+        } else {
+            Vec::new()
+        };
+        back.reverse();
+        Self { front, back, starred }
+    }
+
+    /// The columns of a prepared statement: SQLite's declared type first, then what the list tells.
+    fn columns(&self, prepared: &CachedStatement<'_>) -> Vec<Draft> {
+        let described = prepared.columns();
+        let behind = described.len().saturating_sub(self.back.len());
+        let draft = |(at, column): (usize, rusqlite::Column<'_>)| {
+            let told = match (self.starred, at.checked_sub(behind)) {
+                (true, Some(from_back)) => self.back.get(from_back),
+                _ => self.front.get(at),
+            };
+            let declared = column.decl_type().and_then(SqlType::from_declared);
+            Draft {
+                name: told.map_or_else(|| column.name().to_owned(), |(name, _)| name.clone()),
+                kind: declared.or_else(|| told.and_then(|(_, kind)| *kind)),
+            }
+        };
+        described.enumerate().map(draft).collect()
+    }
+}
+
+impl Draft {
+    fn settle(&mut self, at: usize, ahead: &[Vec<Held>]) -> Column {
+        let seen = || {
+            let kinds = ahead
+                .iter()
+                .filter_map(|row| row.get(at))
+                .filter_map(cell::kind_of);
+            kinds.reduce(|a, b| match (a, b) {
+                (SqlType::Int, other) | (other, SqlType::Int) if other.is_number() => other,
+                (a, b) if a == b || !b.is_text() => a,
+                (_, b) => b,
+            })
+        };
+        let kind = self.kind.or_else(seen).unwrap_or(SqlType::TEXT);
+        Column {
+            name: std::mem::take(&mut self.name),
+            kind,
+            nullable: true,
+            identity: false,
+        }
+    }
+}
+
+/// Reads one row, so that errors come before the columns; more while a column's type is open.
+fn look_ahead(rows: &mut Rows<'_>, columns: &[Draft], ahead: &mut Vec<Vec<Held>>) -> Result<(), Fault> {
+    let mut open: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.kind.is_none())
+        .map(|(at, _)| at)
+        .collect();
+    while ahead.is_empty() || (!open.is_empty() && ahead.len() < LOOK_AHEAD) {
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let values: Vec<Held> = (0..columns.len())
+            .map(|at| row.get(at))
+            .collect::<Result<_, _>>()?;
+        open.retain(|at| matches!(values.get(*at), Some(Held::Null) | None));
+        ahead.push(values);
+    }
+    Ok(())
+}
+
+fn send_row<'a>(
+    answer: &mut Answer<'_>,
+    defs: &[ColumnDef],
+    kinds: &[SqlType],
+    cell_at: impl Fn(usize) -> ValueRef<'a>,
+) -> Result<(), Fault> {
+    let mut scratches: Vec<String> = vec![String::new(); kinds.len()];
+    let mut values: Vec<Value<'_>> = Vec::with_capacity(kinds.len());
+    for ((at, kind), scratch) in kinds.iter().enumerate().zip(&mut scratches) {
+        let held = cell_at(at);
+        let value = cell::to_wire(held, *kind, scratch).map_err(|_| {
+            let name = defs.get(at).map_or("", |d| d.name.as_str());
+            Message::new(
+                8114,
+                16,
+                5,
+                format!(
+                    "The value '{}' of column '{name}' is not a {}.",
+                    cell::print(held),
+                    kind.name()
+                ),
+            )
+        })?;
+        values.push(value);
+    }
+    answer.tokens().row(defs, &values)?;
+    answer.row_written()?;
+    Ok(())
+}

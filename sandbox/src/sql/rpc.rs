@@ -1,0 +1,493 @@
+//! RPC requests: parameters in, the numbered procedures, statuses and output parameters back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::types::{Value as Held, ValueRef};
+use weir_tds::build::{Returned, Value};
+use weir_tds::data_type::DataType;
+use weir_tds::request::RequestOptions;
+use weir_tds::request::parameter::{Parameter, ParameterValue, value_bytes};
+use weir_tds::request::rpc::{ProcId, RpcReader, Separator};
+use weir_tds::type_info::TypeInfo;
+
+use super::answer::Answer;
+use super::batch::{Flow, scalar_kind};
+use super::connection::{Connection, fault_message, syntax};
+use super::datetime::{DAY_1900, Moment, SECOND};
+use super::facts::Variable;
+use super::fault::Fault;
+use super::types::{Length, SqlType};
+use super::{cast, cell};
+use crate::tokens::{Message, status};
+use crate::tsql::{self, Declaration, DeclaredType, Stmt};
+
+/// Prepared statements of one session.
+const PREPARED_MAX: usize = 4096;
+/// Calls of one message.
+const CALLS_MAX: usize = 10_000;
+
+/// A prepared statement.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    declarations: Vec<Declaration>,
+    statements: Vec<Stmt>,
+}
+
+/// A parameter as the client sent it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    /// Lower case, with its `@`; empty if it goes by position.
+    pub(crate) name: String,
+    pub(crate) kind: SqlType,
+    pub(crate) value: Held,
+    pub(crate) output: bool,
+}
+
+/// A call of a message, ready to run.
+struct Asked {
+    name: String,
+    id: Option<ProcId>,
+    sent: Vec<Sent>,
+    no_exec: bool,
+}
+
+impl Connection {
+    pub(super) fn rpc(
+        &mut self,
+        body: &[u8],
+        options: RequestOptions,
+        answer: &mut Answer<'_>,
+    ) -> Result<(), Fault> {
+        let calls = read_calls(body, options)?;
+        let count = calls.len();
+        for (at, call) in calls.into_iter().enumerate() {
+            let in_batch = if at + 1 < count { status::RPC_IN_BATCH } else { 0 };
+            self.variables = HashMap::new();
+            self.try_depth = 0;
+            self.facts.procedure_depth = 1;
+            answer.enter();
+            let ran = if call.no_exec {
+                Err(Message::error(50000, "The call was marked not to be executed.").into())
+            } else {
+                self.call(&call, answer)
+            };
+            answer.leave();
+            self.facts.procedure_depth = 0;
+            self.notice_lost_transaction(answer);
+            match ran {
+                Ok(failed) => answer.done_proc(in_batch | if failed { status::ERROR } else { 0 }),
+                Err(Fault::Stopped(stopped)) => return Err(Fault::Stopped(stopped)),
+                Err(fault) => {
+                    let message = fault_message(fault);
+                    self.facts.error = message.number;
+                    answer.message(&message);
+                    answer.done_proc(in_batch | status::ERROR);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one call up to its DONEPROC; true if a statement in it failed.
+    fn call(&mut self, call: &Asked, answer: &mut Answer<'_>) -> Result<bool, Fault> {
+        match call.id {
+            Some(ProcId::ExecuteSql) => {
+                let (text, declared) = (text_of(&call.sent, 0)?, optional_text(&call.sent, 1));
+                let prepared = read_prepared(&text, &declared)?;
+                self.run_prepared(&prepared, call.sent.get(2..).unwrap_or_default(), 0, answer)
+            }
+            Some(ProcId::Prepare) => {
+                let (declared, text) = (optional_text(&call.sent, 1), text_of(&call.sent, 2)?);
+                let handle = self.keep(read_prepared(&text, &declared)?)?;
+                answer.tokens().return_status(0);
+                return_handle(answer, &call.sent, handle)?;
+                Ok(false)
+            }
+            Some(ProcId::PrepExec) => {
+                let (declared, text) = (optional_text(&call.sent, 1), text_of(&call.sent, 2)?);
+                let handle = self.keep(read_prepared(&text, &declared)?)?;
+                let prepared = self.prepared_statement(handle)?;
+                let rest = call.sent.get(3..).unwrap_or_default();
+                let failed = self.run_body(&prepared, rest, answer)?;
+                answer.tokens().return_status(i32::from(failed));
+                return_handle(answer, &call.sent, handle)?;
+                self.return_outputs(&prepared, rest, 3, answer)?;
+                Ok(failed)
+            }
+            Some(ProcId::Execute) => {
+                let handle = handle_of(&call.sent)?;
+                let prepared = self.prepared_statement(handle)?;
+                self.run_prepared(&prepared, call.sent.get(1..).unwrap_or_default(), 1, answer)
+            }
+            Some(ProcId::Unprepare) => {
+                let handle = handle_of(&call.sent)?;
+                self.forget(handle)?;
+                answer.tokens().return_status(0);
+                Ok(false)
+            }
+            Some(other) => Err(unsupported(other.name())),
+            None => self.call_by_name(&call.name, &call.sent, answer),
+        }
+    }
+
+    /// Keeps a prepared statement under a new handle.
+    pub(super) fn keep(&mut self, prepared: Prepared) -> Result<i32, Fault> {
+        if self.prepared.len() >= PREPARED_MAX {
+            return Err(Message::error(50000, "The session has prepared too many statements.").into());
+        }
+        let handle = self.next_handle;
+        self.next_handle = self.next_handle.wrapping_add(1).max(1);
+        self.prepared.insert(handle, Arc::new(prepared));
+        Ok(handle)
+    }
+
+    pub(super) fn prepared_statement(&self, handle: i32) -> Result<Arc<Prepared>, Fault> {
+        self.prepared
+            .get(&handle)
+            .cloned()
+            .ok_or_else(|| no_handle(handle))
+    }
+
+    pub(super) fn forget(&mut self, handle: i32) -> Result<(), Fault> {
+        self.prepared
+            .remove(&handle)
+            .map(|_| ())
+            .ok_or_else(|| no_handle(handle))
+    }
+
+    /// Body, status, output parameters.
+    pub(super) fn run_prepared(
+        &mut self,
+        prepared: &Prepared,
+        sent: &[Sent],
+        offset: u16,
+        answer: &mut Answer<'_>,
+    ) -> Result<bool, Fault> {
+        let failed = self.run_body(prepared, sent, answer)?;
+        answer.tokens().return_status(i32::from(failed));
+        self.return_outputs(prepared, sent, offset, answer)?;
+        Ok(failed)
+    }
+
+    /// Declares the parameters with the values sent and runs the statements.
+    fn run_body(
+        &mut self,
+        prepared: &Prepared,
+        sent: &[Sent],
+        answer: &mut Answer<'_>,
+    ) -> Result<bool, Fault> {
+        Ok(self.run_body_flow(prepared, sent, answer)? == Flow::Abort)
+    }
+
+    pub(super) fn run_body_flow(
+        &mut self,
+        prepared: &Prepared,
+        sent: &[Sent],
+        answer: &mut Answer<'_>,
+    ) -> Result<Flow, Fault> {
+        for (at, declaration) in prepared.declarations.iter().enumerate() {
+            let DeclaredType::Scalar(kind) = &declaration.kind else {
+                return Err(unsupported("table-valued parameters"));
+            };
+            let kind = scalar_kind(kind)?;
+            let value = match find(sent, &declaration.name, at) {
+                Some(sent) => cast::cast(&sent.value, kind, 0)?,
+                None => match &declaration.value {
+                    Some(default) => self.evaluate(default, answer)?,
+                    None => {
+                        let text = format!(
+                            "The parameterized query expects the parameter '{}', which was not supplied.",
+                            declaration.name
+                        );
+                        return Err(Message::error(8178, text).into());
+                    }
+                },
+            };
+            self.variables
+                .insert(declaration.name.clone(), Variable { kind, value });
+        }
+        self.block(&prepared.statements, answer)
+    }
+
+    fn return_outputs(
+        &self,
+        prepared: &Prepared,
+        sent: &[Sent],
+        offset: u16,
+        answer: &mut Answer<'_>,
+    ) -> Result<(), Fault> {
+        for (at, declaration) in prepared.declarations.iter().enumerate() {
+            let wanted = find(sent, &declaration.name, at).is_some_and(|s| s.output);
+            if let (true, Some(variable)) = (wanted, self.variables.get(&declaration.name)) {
+                let ordinal = offset.saturating_add(u16::try_from(at).unwrap_or(u16::MAX));
+                let value = self.variable_value(&declaration.name);
+                return_value(answer, ordinal, &declaration.name, variable.kind, &value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find<'s>(sent: &'s [Sent], name: &str, at: usize) -> Option<&'s Sent> {
+    sent.iter()
+        .find(|s| s.name == name)
+        .or_else(|| sent.get(at).filter(|s| s.name.is_empty()))
+}
+
+pub(super) fn unsupported(what: &str) -> Fault {
+    Message::error(50000, format!("The sandbox does not support {what}.")).into()
+}
+
+fn no_handle(handle: i32) -> Fault {
+    Message::error(
+        8179,
+        format!("Could not find prepared statement with handle {handle}."),
+    )
+    .into()
+}
+
+/// Reads the text and the declarations of a prepared statement.
+pub(super) fn read_prepared(text: &str, declared: &str) -> Result<Prepared, Fault> {
+    let declarations = tsql::parse_declarations(declared).map_err(|e| syntax(&e))?;
+    let statements = tsql::parse(text).map_err(|e| syntax(&e))?;
+    Ok(Prepared {
+        declarations,
+        statements,
+    })
+}
+
+impl Prepared {
+    pub(super) fn new(declarations: Vec<Declaration>, statements: Vec<Stmt>) -> Self {
+        Self {
+            declarations,
+            statements,
+        }
+    }
+}
+
+/// Sends an output parameter.
+pub(super) fn return_value(
+    answer: &mut Answer<'_>,
+    ordinal: u16,
+    name: &str,
+    kind: SqlType,
+    value: &Held,
+) -> Result<(), Fault> {
+    let kind = kind.for_version(answer.version());
+    let ty = kind.to_wire(true);
+    let mut scratch = String::new();
+    let value = cell::to_wire(ValueRef::from(value), kind, &mut scratch)
+        .map_err(|_| Message::error(8114, format!("The value of {name} does not fit its type.")))?;
+    answer
+        .tokens()
+        .return_value(&Returned::output(ordinal, name, &ty), &value)?;
+    Ok(())
+}
+
+/// The handle of 11 and 13: int, ordinal 0, under the name the client gave.
+fn return_handle(answer: &mut Answer<'_>, sent: &[Sent], handle: i32) -> Result<(), Fault> {
+    let name = sent.first().map_or("", |s| s.name.as_str());
+    let ty = SqlType::Int.to_wire(true);
+    answer
+        .tokens()
+        .return_value(&Returned::output(0, name, &ty), &Value::Int(i64::from(handle)))?;
+    Ok(())
+}
+
+fn text_of(sent: &[Sent], at: usize) -> Result<String, Fault> {
+    let text = optional_text(sent, at);
+    if sent.len() > at {
+        Ok(text)
+    } else {
+        Err(Message::error(214, "Procedure expects parameter '@statement'.").into())
+    }
+}
+
+fn optional_text(sent: &[Sent], at: usize) -> String {
+    sent.get(at)
+        .map_or_else(String::new, |s| cell::print(ValueRef::from(&s.value)))
+}
+
+fn handle_of(sent: &[Sent]) -> Result<i32, Fault> {
+    let value = sent.first().map(|s| &s.value);
+    let handle = value
+        .and_then(|v| cell::integer(ValueRef::from(v)).ok())
+        .and_then(|n| i32::try_from(n).ok());
+    handle.ok_or_else(|| no_handle(0))
+}
+
+fn read_calls(body: &[u8], options: RequestOptions) -> Result<Vec<Asked>, Fault> {
+    let bad = |e: weir_tds::error::WireError| -> Fault {
+        Message::new(4002, 16, 1, format!("The incoming RPC is not well formed: {e}.")).into()
+    };
+    let mut reader = RpcReader::new(body, options).map_err(bad)?;
+    let mut calls = Vec::new();
+    while let Some(call) = reader.next_call().map_err(bad)? {
+        let mut sent = Vec::new();
+        while let Some(parameter) = reader.next_parameter().map_err(bad)? {
+            sent.push(read_parameter(&parameter)?);
+        }
+        let no_exec = reader.separator() == Some(Separator::NoExec);
+        calls.push(Asked {
+            name: call.procedure.name(),
+            id: call.procedure.id(),
+            sent,
+            no_exec,
+        });
+        if calls.len() > CALLS_MAX {
+            return Err(Message::error(50000, "The message has too many calls.").into());
+        }
+    }
+    Ok(calls)
+}
+
+fn read_parameter(parameter: &Parameter<'_>) -> Result<Sent, Fault> {
+    let ParameterValue::Scalar(info, raw) = parameter.value else {
+        return Err(unsupported("table-valued parameters"));
+    };
+    let name = parameter.name().to_lowercase();
+    let kind = kind_of(info);
+    let value = if raw.null {
+        Held::Null
+    } else if let Some(text) = parameter.text() {
+        Held::Text(text)
+    } else {
+        let bytes = value_bytes(info, raw);
+        held_of(info, kind, &bytes)
+            .ok_or_else(|| Message::error(8009, format!("The value of parameter {name} is not valid.")))?
+    };
+    Ok(Sent {
+        name,
+        kind,
+        value,
+        output: parameter.status.is_output(),
+    })
+}
+
+fn kind_of(info: TypeInfo) -> SqlType {
+    let length = |unit: u32| match info.max_len {
+        0xFFFF => Length::Max,
+        n => Length::Of(u16::try_from(n / unit).unwrap_or(u16::MAX).max(1)),
+    };
+    let fixed = |unit: u32| u16::try_from(info.max_len / unit).unwrap_or(u16::MAX).max(1);
+    match info.data_type {
+        DataType::Bit | DataType::BitN => SqlType::Bit,
+        DataType::Int1 => SqlType::TinyInt,
+        DataType::Int2 => SqlType::SmallInt,
+        DataType::Int4 => SqlType::Int,
+        DataType::Int8 => SqlType::BigInt,
+        DataType::IntN => match info.max_len {
+            1 => SqlType::TinyInt,
+            2 => SqlType::SmallInt,
+            4 => SqlType::Int,
+            _ => SqlType::BigInt,
+        },
+        DataType::Float4 => SqlType::Real,
+        DataType::FloatN if info.max_len == 4 => SqlType::Real,
+        DataType::Float8 | DataType::FloatN => SqlType::Float,
+        DataType::Money4 => SqlType::SmallMoney,
+        DataType::MoneyN if info.max_len == 4 => SqlType::SmallMoney,
+        DataType::Money | DataType::MoneyN => SqlType::Money,
+        DataType::DateTime4 => SqlType::SmallDateTime,
+        DataType::DateTimeN if info.max_len == 4 => SqlType::SmallDateTime,
+        DataType::DateTime | DataType::DateTimeN => SqlType::DateTime,
+        DataType::Decimal | DataType::Numeric | DataType::DecimalN | DataType::NumericN => SqlType::Decimal {
+            precision: info.precision,
+            scale: info.scale,
+        },
+        DataType::Date => SqlType::Date,
+        DataType::Time => SqlType::Time(info.scale),
+        DataType::DateTime2 => SqlType::DateTime2(info.scale),
+        DataType::DateTimeOffset => SqlType::DateTimeOffset(info.scale),
+        DataType::Guid => SqlType::Guid,
+        DataType::BigVarChar | DataType::VarChar => SqlType::VarChar(length(1)),
+        DataType::BigChar | DataType::Char => SqlType::Char(fixed(1)),
+        DataType::NChar => SqlType::NChar(fixed(2)),
+        DataType::BigVarBinary | DataType::VarBinary => SqlType::VarBinary(length(1)),
+        DataType::BigBinary | DataType::Binary => SqlType::Binary(fixed(1)),
+        DataType::Text => SqlType::VarChar(Length::Max),
+        DataType::NText | DataType::Xml => SqlType::NVarChar(Length::Max),
+        DataType::Image => SqlType::VarBinary(Length::Max),
+        _ => SqlType::NVarChar(length(2)),
+    }
+}
+
+/// A value's bytes into the form that SQLite holds; `None` if they do not fit the type.
+fn held_of(info: TypeInfo, kind: SqlType, bytes: &[u8]) -> Option<Held> {
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |n, b| (n << 8) | u64::from(*b));
+    let signed = || match *bytes {
+        [a] => Some(i64::from(a)),
+        [a, b] => Some(i64::from(i16::from_le_bytes([a, b]))),
+        [a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
+        [a, b, c, d, e, f, g, h] => Some(i64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        _ => None,
+    };
+    let scale = |ticks: u64| {
+        i64::try_from(ticks)
+            .ok()?
+            .checked_mul(10_i64.pow(u32::from(7 - info.scale.min(7))))
+    };
+    let moment = |day: i64, ticks: i64, offset: i16| {
+        Held::Text(cast::print_moment(Moment { day, ticks, offset }, kind))
+    };
+    Some(match kind {
+        SqlType::Bit | SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt => {
+            Held::Integer(signed()?)
+        }
+        SqlType::Real => Held::Real(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
+        SqlType::Float => Held::Real(f64::from_le_bytes(bytes.try_into().ok()?)),
+        SqlType::SmallMoney => Held::Text(cell::print_decimal(i128::from(signed()?), 4)),
+        SqlType::Money => {
+            let (high, low) = bytes.split_at_checked(4)?;
+            let value = ((number(high) << 32) | number(low)) as i64;
+            Held::Text(cell::print_decimal(i128::from(value), 4))
+        }
+        SqlType::Decimal { scale, .. } => {
+            let (sign, digits) = bytes.split_first()?;
+            let magnitude = digits
+                .iter()
+                .rev()
+                .try_fold(0_u128, |n, b| n.checked_mul(256)?.checked_add(u128::from(*b)))?;
+            let value = i128::try_from(magnitude).ok()?;
+            Held::Text(cell::print_decimal(
+                if *sign == 0 { -value } else { value },
+                scale,
+            ))
+        }
+        SqlType::Date => moment(i64::try_from(number(bytes)).ok()?, 0, 0),
+        SqlType::Time(_) => moment(DAY_1900, scale(number(bytes))?, 0),
+        SqlType::DateTime2(_) => {
+            let (time, day) = bytes.split_at_checked(bytes.len().checked_sub(3)?)?;
+            moment(i64::try_from(number(day)).ok()?, scale(number(time))?, 0)
+        }
+        SqlType::DateTimeOffset(_) => {
+            let (rest, offset) = bytes.split_at_checked(bytes.len().checked_sub(2)?)?;
+            let (time, day) = rest.split_at_checked(rest.len().checked_sub(3)?)?;
+            let offset = i16::from_le_bytes(offset.try_into().ok()?);
+            let utc = Moment {
+                day: i64::try_from(number(day)).ok()?,
+                ticks: scale(number(time))?,
+                offset: 0,
+            };
+            let local = Moment::from_total(utc.total() + i64::from(offset) * 60 * SECOND, offset);
+            moment(local.day, local.ticks, offset)
+        }
+        SqlType::DateTime => {
+            let (days, ticks) = bytes.split_at_checked(4)?;
+            let days = i32::from_le_bytes(days.try_into().ok()?);
+            moment(
+                DAY_1900 + i64::from(days),
+                i64::try_from(number(ticks)).ok()? * 100_000 / 3,
+                0,
+            )
+        }
+        SqlType::SmallDateTime => {
+            let (days, minutes) = bytes.split_at_checked(2)?;
+            let ticks = i64::try_from(number(minutes)).ok()? * 60 * SECOND;
+            moment(DAY_1900 + i64::try_from(number(days)).ok()?, ticks, 0)
+        }
+        SqlType::Guid => Held::Text(cell::print_guid(cell::swap_guid(bytes.try_into().ok()?))),
+        _ => Held::Blob(bytes.to_vec()),
+    })
+}

@@ -1,0 +1,118 @@
+//! The database file: made at the start, opened once more by every connection.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::functions;
+use crate::demo;
+use crate::tsql::Procedure;
+
+/// Name of the file in the data directory.
+const FILE: &str = "sandbox.db";
+/// Prepared statements that SQLite keeps per connection.
+const STATEMENTS_CACHED: usize = 64;
+
+/// The database file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The directory cannot be made.
+    #[error("cannot make {path}: {source}")]
+    Directory {
+        /// As configured.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// SQLite refuses the file.
+    #[error("cannot open the database file: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Where the data lies. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    file: Arc<PathBuf>,
+    /// Stored procedures, for all connections; they live as long as the server.
+    pub(super) procedures: Arc<Procedures>,
+    /// Present when the directory is ours to remove.
+    _private: Option<Arc<PrivateDir>>,
+}
+
+/// Procedures by lower-case name.
+#[derive(Debug, Default)]
+pub(super) struct Procedures(Mutex<HashMap<String, Procedure>>);
+
+impl Procedures {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Procedure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Procedure> {
+        self.lock().get(name).cloned()
+    }
+
+    pub(super) fn put(&self, procedure: Procedure) {
+        self.lock().insert(procedure.name.clone(), procedure);
+    }
+
+    pub(super) fn remove(&self, name: &str) -> bool {
+        self.lock().remove(name).is_some()
+    }
+}
+
+#[derive(Debug)]
+struct PrivateDir(PathBuf);
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Store {
+    /// Makes the file if it is absent. Blocking; done once at the start.
+    pub(crate) fn open(directory: Option<&Path>) -> Result<Self, StoreError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (directory, private) = match directory {
+            Some(path) => (path.to_owned(), None),
+            None => {
+                let path = std::env::temp_dir().join(format!("weir-sandbox-{}-{number}", std::process::id()));
+                (path.clone(), Some(Arc::new(PrivateDir(path))))
+            }
+        };
+        let made = std::fs::create_dir_all(&directory);
+        made.map_err(|source| StoreError::Directory {
+            path: directory.display().to_string(),
+            source,
+        })?;
+        let store = Self {
+            file: Arc::new(directory.join(FILE)),
+            procedures: Arc::default(),
+            _private: private,
+        };
+        let db = Connection::open(store.file.as_path())?;
+        // Readers see the last committed state while a writer works; a second writer waits for the lock.
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        Ok(store)
+    }
+
+    /// One more connection, with T-SQL's functions, the generated tables and the catalogue.
+    pub(crate) fn connect(&self) -> Result<Connection, rusqlite::Error> {
+        let db = Connection::open(self.file.as_path())?;
+        // The lock is waited for by us, so that an ATTENTION can end the wait.
+        db.busy_timeout(std::time::Duration::ZERO)?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        db.pragma_update(None, "synchronous", "OFF")?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        functions::register(&db)?;
+        demo::register(&db)?;
+        super::system::create_views(&db)?;
+        Ok(db)
+    }
+}
