@@ -26,6 +26,8 @@ pub struct JournalReader {
     after: Option<Position>,
     /// Where the entry after `after` begins, when it is known.
     mark: Option<(SegmentKey, u64)>,
+    /// The outbox is empty: the first batch follows nothing there, wherever it begins here.
+    into_empty: bool,
 }
 
 impl JournalReader {
@@ -34,6 +36,16 @@ impl JournalReader {
             journal,
             after,
             mark: None,
+            into_empty: false,
+        }
+    }
+
+    /// The same place, but the first batch says that it follows nothing: for an outbox that is empty.
+    #[must_use]
+    pub fn into_empty(self) -> Self {
+        Self {
+            into_empty: true,
+            ..self
         }
     }
 
@@ -54,8 +66,9 @@ impl JournalReader {
     /// Damage, a gap, or a place that this journal does not have (the outbox knows more than the journal: a restored directory).
     pub fn read(&mut self, entries_max: usize, bytes_max: usize) -> Result<Batch, JournalError> {
         let segments = self.journal.durable_segments()?;
+        let after = self.after.filter(|_| !self.into_empty);
         let mut batch = Batch {
-            after: self.after,
+            after,
             entries: Vec::new(),
         };
         let mut bytes = 0;
@@ -80,7 +93,7 @@ impl JournalReader {
                     continue;
                 }
                 self.follows(place, &path, reader.offset)?;
-                self.after = Some(place);
+                (self.after, self.into_empty) = (Some(place), false);
                 bytes += entry.json.len();
                 batch.entries.push((place, entry.json));
             }

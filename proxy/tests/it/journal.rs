@@ -499,19 +499,12 @@ async fn a_session_that_dies_leaves_an_interrupted_record_and_its_slot_is_used_a
 }
 
 #[tokio::test]
-async fn trimming_follows_the_cursor_and_long_sessions_outlive_their_segment() {
+async fn trimming_follows_the_cursor_and_a_reader_goes_on_behind_it() {
     let dir = memory();
     {
         let journal = Journal::open(dir.path(), options()).unwrap();
         let number = journal.begin_session(session()).await.unwrap();
-        journal.begin_lease(lease(&journal, 1)).await.unwrap();
-        let mut long = journal.open_slot(head(number, 1)).unwrap();
-        long.write(&state(7)).unwrap();
-        for n in 2..=100 {
-            let slot = journal.open_slot(head(number, n)).unwrap();
-            journal.close(slot, record(&journal, number, n, 1)).await.unwrap();
-            journal.flush().await.unwrap();
-        }
+        closed_requests(&journal, number, 1..=100).await;
         let before = journal.unshipped_bytes();
         journal
             .confirm(Position {
@@ -545,14 +538,6 @@ async fn trimming_follows_the_cursor_and_long_sessions_outlive_their_segment() {
                 sequence: 90
             })
         );
-        let copied = memory();
-        copy(dir.path(), copied.path());
-        drop(long);
-        let recovered = Journal::open(copied.path(), options()).unwrap();
-        let entries = all(&recovered);
-        assert_eq!(rows(&entries), 99 + 7);
-        assert_eq!(closings(&entries)[0].records, 100);
-        assert_eq!(closings(&entries)[0].cost_nanos, (99 + 7) * 10_000);
     }
     let journal = Journal::open(dir.path(), options()).unwrap();
     let mut reader = journal.reader(journal.confirmed());
@@ -571,11 +556,52 @@ async fn trimming_follows_the_cursor_and_long_sessions_outlive_their_segment() {
             sequence: 91
         }
     );
+    let mut reader = journal.reader(journal.confirmed()).into_empty();
+    assert_eq!(reader.read(1, 1).unwrap().after, None);
+    assert_eq!(
+        reader.read(1, 1).unwrap().after,
+        Some(Position {
+            epoch: 1,
+            sequence: 91
+        })
+    );
     reader.seek(Some(Position {
         epoch: 9,
         sequence: 1,
     }));
     assert!(reader.read(1, 1).is_err(), "a place that the journal never had");
+}
+
+#[tokio::test]
+async fn a_long_response_outlives_the_segment_of_its_session_and_lease() {
+    let dir = memory();
+    let journal = Journal::open(dir.path(), options()).unwrap();
+    let number = journal.begin_session(session()).await.unwrap();
+    journal.begin_lease(lease(&journal, 1)).await.unwrap();
+    let mut long = journal.open_slot(head(number, 1)).unwrap();
+    long.write(&state(7)).unwrap();
+    closed_requests(&journal, number, 2..=100).await;
+    journal
+        .confirm(Position {
+            epoch: 1,
+            sequence: 90,
+        })
+        .unwrap();
+    let copied = memory();
+    copy(dir.path(), copied.path());
+    let recovered = Journal::open(copied.path(), options()).unwrap();
+    let entries = all(&recovered);
+    assert_eq!(rows(&entries), 99 + 7);
+    assert_eq!(closings(&entries)[0].records, 100);
+    assert_eq!(closings(&entries)[0].cost_nanos, (99 + 7) * 10_000);
+}
+
+async fn closed_requests(journal: &Journal, session: u32, requests: std::ops::RangeInclusive<u32>) {
+    for n in requests {
+        let slot = journal.open_slot(head(session, n)).unwrap();
+        journal.close(slot, record(journal, session, n, 1)).await.unwrap();
+        journal.flush().await.unwrap();
+    }
 }
 
 #[tokio::test]
