@@ -1,6 +1,6 @@
 //! UTF-16LE in and out of `String`, tolerant of what clients really send: lone surrogates and a cut last unit.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 /// Text of UTF-16LE bytes. Lone surrogates, and a last odd byte, become U+FFFD. Allocates at most 1.5 × `bytes` + 3.
 #[must_use]
@@ -24,10 +24,22 @@ pub fn units(text: &str) -> usize {
 
 /// Appends a text as UTF-16LE.
 pub fn put(out: &mut BytesMut, text: &str) {
-    out.reserve(text.len() * 2);
-    for unit in text.encode_utf16() {
-        out.put_u16_le(unit);
+    // A text has at most as many units as bytes. Filling zeroed room by pairs is several times faster than appending.
+    let start = out.len();
+    out.resize(start + text.len() * 2, 0);
+    let (room, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>();
+    if text.is_ascii() {
+        for ([low, _], byte) in room.iter_mut().zip(text.bytes()) {
+            *low = byte;
+        }
+        return;
     }
+    let mut written = 0;
+    for (pair, unit) in room.iter_mut().zip(text.encode_utf16()) {
+        *pair = unit.to_le_bytes();
+        written += 2;
+    }
+    out.truncate(start + written);
 }
 
 /// The longest head of a text with at most `most` code units: a B_VARCHAR can say 255, a name 128.

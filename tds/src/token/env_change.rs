@@ -38,7 +38,7 @@ pub mod env {
 /// An ENVCHANGE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnvChange<'a> {
-    /// Its type; constants in [`env`].
+    /// Its type; constants in [`mod@env`].
     pub kind: u8,
     /// New value without its length: UTF-16LE text or bytes, by type.
     pub new: &'a [u8],
