@@ -10,6 +10,7 @@ mod built_rpc;
 mod built_tokens;
 mod built_values;
 mod captures;
+mod client_captures;
 mod client_vectors;
 mod dependencies;
 mod documents;
