@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_embedded::Log;
 use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     journal::{Journal, JournalError, JournalOptions},
     listener,
     session::{Settings, driver::World},
-    ship::Ship,
+    ship::Shipper,
     tls,
 };
 
@@ -54,7 +55,7 @@ pub struct Running {
     stop: CancellationToken,
     sessions: TaskTracker,
     credit: Credit,
-    ship: Ship,
+    shipper: Shipper,
     journal: Journal,
 }
 
@@ -71,8 +72,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let deadline = Duration::from_millis(config.billing_deadline_ms);
     let billing = BillingGrpc::new(&config.billing_url, config.token.reveal(), deadline)
         .map_err(|e| StartError::Billing(e.to_string()))?;
-    let outbox = EmbeddedOutbox::open(&config.outbox_path).map_err(|e| StartError::Outbox(e.to_string()))?;
-    let ship = Ship::start(journal.clone(), Arc::new(outbox));
+    let log = Log::open(&config.outbox_path).map_err(|e| StartError::Outbox(e.to_string()))?;
+    let outbox = EmbeddedOutbox::new(log, journal.proxy());
+    let shipper = Shipper::start(journal.clone(), Arc::new(outbox));
     let credit_options =
         CreditOptions { deadline, idle: Duration::from_millis(config.lease_idle_ms), ..CreditOptions::default() };
     let credit = Credit::start(credit_options, journal.clone(), Arc::new(billing));
@@ -98,7 +100,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     sessions.spawn(accepting);
     sessions.close();
     tracing::info!(%addr, upstream = %config.upstream, "proxy is listening");
-    Ok(Running { addr, stop, sessions, credit, ship, journal })
+    Ok(Running { addr, stop, sessions, credit, shipper, journal })
 }
 
 fn settings(config: &Config) -> Result<Settings, ConfigError> {
@@ -136,6 +138,6 @@ impl Running {
         if let Err(error) = self.journal.flush().await {
             tracing::error!(%error, "journal");
         }
-        self.ship.stop(STOP_DEADLINE).await;
+        self.shipper.stop(STOP_DEADLINE).await;
     }
 }
