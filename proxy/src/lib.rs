@@ -12,16 +12,16 @@
 //! `session/driver.rs`, `listener.rs`, `ship.rs`, `adapters/` and `app.rs`.
 
 pub mod adapters;
-//pub mod app;
+pub mod app;
 pub mod config;
 pub mod credit;
 pub mod gate;
 pub mod journal;
-//mod listener;
+mod listener;
 pub mod ports;
 pub mod session;
 pub mod ship;
 pub mod tls;
 
-//pub use app::{Running, StartError, start};
+pub use app::{Running, StartError, start};
 pub use config::Config;

@@ -16,6 +16,7 @@ pub(super) struct Services {
     wallet: Option<weir_wallet::Running>,
     billing: Option<weir_billing::Running>,
     sandbox: Option<weir_sandbox::Running>,
+    proxy: Option<weir_proxy::Running>,
 }
 
 impl Services {
@@ -29,10 +30,11 @@ impl Services {
         let (wallet, wallet_grpc) = self.start_wallet(args, directory).await?;
         let (console, billing_grpc) = self.start_billing(args, directory, wallet, wallet_grpc).await?;
         let sandbox = self.start_sandbox(directory, tls).await?;
+        let listen = self.start_proxy(args, directory, tls, sandbox, billing_grpc).await?;
         Ok(Running {
             pid: std::process::id(),
             data_dir: directory.path().to_owned(),
-            listen: args.listen,
+            listen,
             console,
             wallet,
             billing_grpc,
@@ -107,6 +109,32 @@ impl Services {
         Ok(address)
     }
 
+    async fn start_proxy(
+        &mut self,
+        args: &DemoArgs,
+        directory: &Directory,
+        tls: &tls::Files,
+        sandbox: SocketAddr,
+        billing_grpc: SocketAddr,
+    ) -> Result<SocketAddr, DemoError> {
+        let config = weir_proxy::Config {
+            listen: args.listen,
+            upstream: sandbox.to_string(),
+            data_dir: directory.part("journal")?,
+            outbox_path: directory.path().join("outbox.db"),
+            billing_url: format!("http://{billing_grpc}"),
+            token: directory.token().to_owned().into(),
+            tls_cert: Some(tls.cert.clone()),
+            tls_key: Some(tls.key.clone()),
+            upstream_ca: Some(tls.cert.clone()),
+            ..weir_proxy::Config::default()
+        };
+        let running = weir_proxy::start(config).await.map_err(not_started("proxy"))?;
+        let address = reachable(running.addr);
+        self.proxy = Some(running);
+        Ok(address)
+    }
+
     /// Waits until a service that all need has ended by itself, and names it.
     pub(super) async fn ended(&mut self) -> &'static str {
         match &mut self.wallet {
@@ -120,6 +148,9 @@ impl Services {
 
     /// Stops what runs, each within its own deadline: first what makes usage, last what books it.
     pub(super) async fn stop(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop().await;
+        }
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.stop().await;
         }

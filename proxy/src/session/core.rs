@@ -276,6 +276,16 @@ impl Session {
         (&mut self.client, &mut self.server)
     }
 
+    /// A session between two requests holds no read buffer.
+    pub fn release_idle(&mut self) {
+        if let Phase::Ready(relay) = &self.phase
+            && !relay.is_busy()
+        {
+            self.client.release_idle();
+            self.server.release_idle();
+        }
+    }
+
     /// True if another [`Session::run`] would get on without anything from outside.
     #[must_use]
     pub fn is_runnable(&self) -> bool {

@@ -226,6 +226,7 @@ impl Driver {
     }
 
     async fn wait(&mut self, stop: &CancellationToken) -> Woken {
+        self.core.release_idle();
         let Self {
             core,
             client,

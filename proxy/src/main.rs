@@ -1,0 +1,183 @@
+//! The `weir-proxy` program: flags, environment and file → [`Config`]; runtime, signals, exit codes; nothing else.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use weir_proxy::{
+    Config, StartError,
+    config::{ClientEncryption, ConfigError, UpstreamEncryption},
+};
+
+/// Exit code of a failure at run time.
+const EXIT_FAILURE: u8 = 1;
+/// Exit code of wrong usage or configuration.
+const EXIT_CONFIG: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "weir-proxy", version, about = "The metering gate in front of SQL Server")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// TOML file with any of the keys that `print-config` shows.
+    #[arg(long, global = true, env = "WEIR_PROXY_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    keys: Keys,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run,
+    /// Check the configuration and say what is wrong with it.
+    Check,
+    /// Print the configuration that `run` would use, without secrets.
+    PrintConfig,
+}
+
+/// Each overrides the file's key of the same name; what each means stands at [`Config`].
+#[derive(Args, Serialize)]
+struct Keys {
+    #[arg(long, global = true, env = "WEIR_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    #[arg(long, global = true, env = "WEIR_UPSTREAM", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    #[arg(long, global = true, env = "WEIR_DATA_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_OUTBOX_PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox_path: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_BILLING_URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing_url: Option<String>,
+    /// Better given as a file: flags can be read by other users.
+    #[arg(long, global = true, env = "WEIR_TOKEN", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[arg(long, global = true, env = "WEIR_TOKEN_FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
+    /// none, offered or required.
+    #[arg(long, global = true, env = "WEIR_CLIENT_ENCRYPTION", value_parser = parse_key::<ClientEncryption>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_encryption: Option<ClientEncryption>,
+    #[arg(long, global = true, env = "WEIR_TLS_CERT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_TLS_KEY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_key: Option<PathBuf>,
+    /// none, login-only or full.
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_ENCRYPTION", value_parser = parse_key::<UpstreamEncryption>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_encryption: Option<UpstreamEncryption>,
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_CA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ca: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_HOST_NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_host_name: Option<String>,
+    /// Accept any certificate of the server: whoever stands between can then read logins and data.
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_TRUST", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_trust: Option<bool>,
+    #[arg(long, global = true, env = "WEIR_CHUNK_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_bytes: Option<usize>,
+    #[arg(long, global = true, env = "WEIR_SESSIONS_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions_max: Option<usize>,
+    #[arg(long, global = true, env = "WEIR_LOGIN_DEADLINE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login_deadline_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_CONNECT_DEADLINE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_deadline_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_CUT_DEADLINE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_deadline_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_BILLING_DEADLINE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing_deadline_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_LEASE_IDLE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_idle_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_GATE_NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate_name: Option<String>,
+}
+
+/// Reads a flag's word as the configuration file would.
+fn parse_key<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, String> {
+    let value = toml::Value::String(word.to_owned());
+    T::deserialize(value).map_err(|error| error.message().to_owned())
+}
+
+fn config(file: Option<PathBuf>, keys: &Keys) -> Result<Config, ConfigError> {
+    let base = file.map_or_else(|| Ok(Config::default()), Config::from_file)?;
+    base.with(keys)?.checked()
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match config(cli.config, &cli.keys) {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
+    match cli.command {
+        Command::Check => {
+            println!("ok");
+            ExitCode::SUCCESS
+        }
+        Command::PrintConfig => match toml::to_string_pretty(&config) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(EXIT_FAILURE, &error),
+        },
+        Command::Run => run(config),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("weir-proxy: {error}");
+    ExitCode::from(code)
+}
+
+fn run(config: Config) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILURE, &error),
+    };
+    runtime.block_on(async {
+        let running = match weir_proxy::start(config).await {
+            Ok(running) => running,
+            Err(error @ StartError::Config(_)) => return fail(EXIT_CONFIG, &error),
+            Err(error) => return fail(EXIT_FAILURE, &error),
+        };
+        tracing::info!(listen = %running.addr, "proxy is ready");
+        if let Err(error) = until_told_to_stop().await {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        running.stop().await;
+        ExitCode::SUCCESS
+    })
+}
+
+async fn until_told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
