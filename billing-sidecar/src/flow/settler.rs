@@ -143,7 +143,11 @@ impl Settler {
     }
 
     async fn account(self: Arc<Self>, account: AccountId, pauses: Arc<Pauses>) -> AccountId {
-        match self.pass(&account).await {
+        let (steps, ended) = self.pass(&account).await;
+        if steps > 0 {
+            pauses.worked(&account);
+        }
+        match ended {
             Ok(()) => pauses.worked(&account),
             Err(e) => {
                 count(&self.meters.settle_failures);
@@ -154,16 +158,24 @@ impl Settler {
         account
     }
 
-    /// Takes the next steps of one account, in order, up to the first that fails.
-    pub async fn pass(&self, account: &AccountId) -> Result<(), StepError> {
-        for work in self.store.work(account, STEPS_MAX).await? {
-            match work {
-                Work::Charge(charge) => self.charge(*charge).await?,
-                Work::Release { lease, wallet_id } => self.release(account, lease, wallet_id).await?,
-            }
+    /// Takes the next steps of one account, in order, up to the first that fails; says how many were taken.
+    pub async fn pass(&self, account: &AccountId) -> (usize, Result<(), StepError>) {
+        let work = match self.store.work(account, STEPS_MAX).await {
+            Ok(work) => work,
+            Err(e) => return (0, Err(e.into())),
+        };
+        let all = work.len();
+        for (taken, step) in work.into_iter().enumerate() {
+            let done = match step {
+                Work::Charge(charge) => self.charge(*charge).await,
+                Work::Release { lease, wallet_id } => self.release(account, lease, wallet_id).await,
+            };
             self.hub.bump();
+            if done.is_err() {
+                return (taken, done);
+            }
         }
-        Ok(())
+        (all, Ok(()))
     }
 
     async fn charge(&self, mut charge: PendingCharge) -> Result<(), StepError> {
