@@ -279,6 +279,7 @@ impl Parts {
             reconciler,
             live: Arc::clone(&self.live),
             meters: Arc::clone(&self.meters),
+            settle_wait: Duration::from_millis(u64::from(self.config.settle_wait_ms)),
             now,
         })
     }

@@ -82,6 +82,8 @@ pub struct Config {
     pub outbox_paths: Vec<PathBuf>,
     /// The embedded broker's file.
     pub broker_path: PathBuf,
+    /// How long `?wait_settled=1` waits for an account to settle, milliseconds.
+    pub settle_wait_ms: u32,
     /// Credit leases.
     pub lease: LeaseConfig,
 }
@@ -103,7 +105,7 @@ impl Default for LeaseConfig {
         Self {
             max_grant: Amount::from_nanos(100_000_000_000),
             valid_ms: 60_000,
-            recall_wait_ms: 1_500,
+            recall_wait_ms: 1_000,
         }
     }
 }
@@ -120,6 +122,7 @@ impl Default for Config {
             wallet_rest_url: None,
             outbox_paths: Vec::new(),
             broker_path: PathBuf::from("/var/lib/weir/broker.db"),
+            settle_wait_ms: 20_000,
             lease: LeaseConfig::default(),
         }
     }
@@ -192,6 +195,12 @@ impl Config {
             return Err(ConfigError::Range {
                 key: "lease.valid_ms",
                 rule: "1000 to 3600000",
+            });
+        }
+        if !(100..=25_000).contains(&self.settle_wait_ms) {
+            return Err(ConfigError::Range {
+                key: "settle_wait_ms",
+                rule: "100 to 25000",
             });
         }
         if self.lease.recall_wait_ms > 10_000 {

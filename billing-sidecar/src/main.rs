@@ -64,6 +64,8 @@ struct Options {
     outbox_paths: Vec<PathBuf>,
     #[arg(long, global = true, env = "WEIR_BROKER_PATH")]
     broker_path: Option<PathBuf>,
+    #[arg(long, global = true, env = "WEIR_SETTLE_WAIT_MS")]
+    settle_wait_ms: Option<u32>,
     /// Most that one answer adds to a lease, for example 100.00.
     #[arg(long, global = true, env = "WEIR_LEASE_MAX_GRANT")]
     lease_max_grant: Option<String>,
@@ -99,6 +101,7 @@ impl Options {
         set(&mut config.token, self.token.map(Token::from));
         set(&mut config.wallet_url, self.wallet_url);
         set(&mut config.broker_path, self.broker_path);
+        set(&mut config.settle_wait_ms, self.settle_wait_ms);
         set(&mut config.lease.valid_ms, self.lease_valid_ms);
         set(&mut config.lease.recall_wait_ms, self.lease_recall_wait_ms);
         config.token_file = self.token_file.or(config.token_file.take());

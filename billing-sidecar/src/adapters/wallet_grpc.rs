@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longest wait for one answer.
-const CALL_DEADLINE: Duration = Duration::from_secs(2);
+const CALL_DEADLINE: Duration = Duration::from_millis(1_500);
 /// Longest wait for an answer that lists much.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for a connection.

@@ -13,9 +13,9 @@ use crate::{
 
 /// Longest wait for one page.
 const PAGE_DEADLINE: Duration = Duration::from_secs(5);
-/// Transactions asked for at a time.
-const PAGE: usize = 100;
-/// Pages read at most: ten million transactions of one wallet. Beyond, reconciliation says that it cannot.
+/// Transactions asked for at a time: the wallet's own limit.
+const PAGE: usize = 200;
+/// Pages read at most: twenty million transactions of one wallet. Beyond, reconciliation says that it cannot.
 const PAGES_MAX: usize = 100_000;
 
 /// The wallet's REST side.

@@ -12,15 +12,17 @@ use crate::{
     ports::{PortError, billing_store::BillingStore},
 };
 
-/// Longest wait.
-pub const SETTLED_DEADLINE: Duration = Duration::from_secs(20);
-
 /// Why it is not settled.
 #[derive(Debug, thiserror::Error)]
 pub enum NotSettled {
     /// The deadline passed; what is missing, in words.
-    #[error("not settled within {SETTLED_DEADLINE:?}: {}", .0.join("; "))]
-    Missing(Vec<String>),
+    #[error("not settled within {wait:?}: {}", .missing.join("; "))]
+    Missing {
+        /// How long it was waited for.
+        wait: Duration,
+        /// In words.
+        missing: Vec<String>,
+    },
     /// Too many wait already.
     #[error("too many requests wait for accounts to settle: ask again")]
     Busy,
@@ -29,13 +31,14 @@ pub enum NotSettled {
     Port(#[from] PortError),
 }
 
-/// Has the account's leases closed and waits.
+/// Has the account's leases closed and waits, at most `wait`.
 pub async fn wait_settled(
     store: &dyn BillingStore,
     hub: &Arc<Hub>,
     account: &AccountId,
+    wait: Duration,
 ) -> Result<(), NotSettled> {
-    let deadline = Instant::now() + SETTLED_DEADLINE;
+    let deadline = Instant::now() + wait;
     let mut progress = hub.progress();
     let ticket = hub.ask_to_close(account, None).ok_or(NotSettled::Busy)?;
     loop {
@@ -48,7 +51,7 @@ pub async fn wait_settled(
             .await
             .is_err()
         {
-            return Err(NotSettled::Missing(missing));
+            return Err(NotSettled::Missing { wait, missing });
         }
     }
 }

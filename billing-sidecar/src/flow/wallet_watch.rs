@@ -14,6 +14,9 @@ use crate::{
     ports::wallet_client::{WalletClient, WalletError},
 };
 
+/// Wallets that are watched by name; with more, all are watched and strangers' are dropped here.
+const NAMES_MAX: usize = 1_000;
+
 /// Watches until told to stop; connects again after every break, and when there is a new wallet.
 pub async fn run(wallet: Arc<dyn WalletClient>, hub: Arc<Hub>, meters: Arc<Meters>, stop: CancellationToken) {
     let mut changed = hub.wallets_changed();
@@ -42,7 +45,8 @@ async fn watch(wallet: &dyn WalletClient, hub: &Hub, ids: Vec<String>, failures:
     if ids.is_empty() {
         return std::future::pending().await;
     }
-    let mut states = match wallet.watch(ids).await {
+    let named = if ids.len() > NAMES_MAX { Vec::new() } else { ids };
+    let mut states = match wallet.watch(named).await {
         Ok(states) => states,
         Err(e) => return e,
     };

@@ -1,6 +1,8 @@
 //! Integration tests of the billing service: one binary. The wallet here is a scripted stand-in; the real one is met in
 //! the end-to-end tests, since services never import each other.
 
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
 mod fake_wallet;
 mod flow;
 mod gate;
@@ -8,4 +10,5 @@ mod property;
 mod rating;
 mod relay;
 mod rest;
+mod settle;
 mod world;

@@ -20,9 +20,9 @@ use weir_contracts::{
 
 use crate::world::{Journal, record};
 
-const NOW: &str = "2026-01-01T00:00:00Z";
+pub(crate) const NOW: &str = "2026-01-01T00:00:00Z";
 
-async fn store(path: &Path) -> SqliteStore {
+pub(crate) async fn store(path: &Path) -> SqliteStore {
     let store = SqliteStore::open(&path.join("billing.db")).unwrap();
     let prices: Prices = serde_json::from_str(r#"{"currency":"USD","per_row":"0.00001"}"#).unwrap();
     store.add_tariff(prices.tariff("t@1").unwrap()).await.unwrap();
@@ -41,7 +41,7 @@ async fn store(path: &Path) -> SqliteStore {
     store
 }
 
-fn batch(after: Option<Place>, entries: &[Entry]) -> Arc<Batch> {
+pub(crate) fn batch(after: Option<Place>, entries: &[Entry]) -> Arc<Batch> {
     let entries = entries.to_vec();
     Arc::new(UsageBatch { after, entries }.try_into().unwrap())
 }

@@ -145,6 +145,7 @@ fn config(dir: &Path, wallet: &Served) -> Config {
         wallet_url: format!("http://{}", wallet.addr),
         outbox_paths: vec![dir.join("outbox.db")],
         broker_path: dir.join("broker.db"),
+        settle_wait_ms: 3_000,
         ..Config::default()
     }
 }

@@ -147,7 +147,7 @@ pub(super) async fn show(
     if !query.wait_settled.is_some_and(|on| on == "1" || on == "true") {
         return Ok(Json(view.into()));
     }
-    wait_settled(&*api.store, &api.hub, &id).await?;
+    wait_settled(&*api.store, &api.hub, &id, api.settle_wait).await?;
     Ok(Json(api.tenants.show(&id).await?.into()))
 }
 

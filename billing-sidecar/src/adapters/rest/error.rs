@@ -102,7 +102,9 @@ impl From<BooksError> for ApiError {
 impl From<NotSettled> for ApiError {
     fn from(error: NotSettled) -> Self {
         match error {
-            NotSettled::Missing(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, "NOT_SETTLED", "billing", error),
+            NotSettled::Missing { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "NOT_SETTLED", "billing", error)
+            }
             NotSettled::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", "billing", error),
             NotSettled::Port(e) => e.into(),
         }

@@ -25,7 +25,7 @@ use error::ApiError;
 
 /// Largest request body.
 const BODY_MAX: usize = 64 * 1024;
-/// Longest time for an answer: beyond the longest wait inside (settling, 20 s; reconciliation, 10 s + 10 s).
+/// Longest time for an answer: beyond the longest wait inside (settling, 25 s; reconciliation, 10 s + 10 s).
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the routes need.
@@ -48,6 +48,8 @@ pub struct Api {
     pub live: Arc<Live>,
     /// Counts.
     pub meters: Arc<Meters>,
+    /// Longest wait for an account to settle.
+    pub settle_wait: Duration,
     /// The wall clock, for stamps.
     pub now: fn() -> String,
 }
