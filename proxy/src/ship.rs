@@ -138,6 +138,7 @@ impl Shipper {
         for mut task in self.tasks {
             if tokio::time::timeout_at(end, &mut task).await.is_err() {
                 task.abort();
+                let _ = task.await;
             }
         }
     }

@@ -631,3 +631,31 @@ async fn durability_record_and_too_much_unshipped() {
         .unwrap();
     assert!(journal.healthy());
 }
+
+/// A record of a lease's view, for tests of the credit cache.
+pub(crate) fn record_of(lease: &weir_proxy::credit::LeaseView, cost_nanos: i64) -> UsageRecord {
+    UsageRecord {
+        account: account(),
+        principal: "demo".into(),
+        session: 1,
+        request: 1,
+        kind: RequestKind::Batch,
+        requests: 1,
+        rows: 1,
+        rows_affected: 0,
+        result_sets: 1,
+        bytes_out: 1,
+        bytes_in: 1,
+        bulk_rows: 0,
+        bulk_bytes: 0,
+        server_nanos: 0,
+        started_unix_nanos: 0,
+        ended_unix_nanos: 0,
+        outcome: Outcome::Completed,
+        drift: false,
+        unparsed: false,
+        tariff: lease.tariff.version.clone(),
+        lease: Some(lease.id),
+        cost_nanos,
+    }
+}
