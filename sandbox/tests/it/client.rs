@@ -1,0 +1,359 @@
+//! A scripted client on the `tds` crate's own parts: it says what came, token by token, and checks every message's form.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weir_tds::framer::{Frame, Framer};
+use weir_tds::login7::{Feature, Login7};
+use weir_tds::message::{FIRST_PACKET_ID, write_message};
+use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
+use weir_tds::password::Password;
+use weir_tds::prelogin::{Encryption, EncryptionOption, Prelogin};
+use weir_tds::request::{RequestOptions, sql_batch};
+use weir_tds::token::{Done, EnvChange, LoginAck, ReturnStatus, ReturnValue, ServerMessage, TokenKind};
+use weir_tds::version::TdsVersion;
+use weir_tds::walker::{Budget, Step, Walker, WalkerOptions};
+
+/// Nothing in these tests takes longer; a hang is a failure that says where.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A token, as far as tests look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Columns(usize),
+    Rows(u64),
+    Done { kind: TokenKind, status: u16, rows: u64 },
+    Error(i32, u8, String),
+    Info(i32, String),
+    Env(u8),
+    Status(i32),
+    Value(String, Option<Vec<u8>>),
+    LoginAck(TdsVersion),
+    Other(TokenKind),
+}
+
+/// One response message.
+#[derive(Debug, Clone, Default)]
+pub struct Response {
+    pub events: Vec<Event>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub spids: Vec<u16>,
+    pub packets: u64,
+}
+
+impl Response {
+    pub fn errors(&self) -> Vec<i32> {
+        self.events
+            .iter()
+            .filter_map(|e| {
+                if let Event::Error(n, ..) = e {
+                    Some(*n)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+    pub fn envs(&self) -> Vec<u8> {
+        self.events
+            .iter()
+            .filter_map(|e| if let Event::Env(n) = e { Some(*n) } else { None })
+            .collect()
+    }
+    pub fn dones(&self) -> Vec<(TokenKind, u16, u64)> {
+        let one = |e: &Event| {
+            if let Event::Done { kind, status, rows } = e {
+                Some((*kind, *status, *rows))
+            } else {
+                None
+            }
+        };
+        self.events.iter().filter_map(one).collect()
+    }
+    pub fn last_status(&self) -> u16 {
+        self.dones().last().map_or(0xFFFF, |d| d.1)
+    }
+}
+
+pub struct Client {
+    stream: TcpStream,
+    input: BytesMut,
+    framer: Framer,
+    pub version: TdsVersion,
+    pub packet_size: u16,
+    pub login: Response,
+}
+
+pub struct Wish {
+    pub user: &'static str,
+    pub password: &'static str,
+    pub database: &'static str,
+    pub version: TdsVersion,
+    pub packet_size: u32,
+    pub features: Vec<Feature>,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            user: "demo",
+            password: "demo",
+            database: "demo",
+            version: TdsVersion::V7_4,
+            packet_size: 4096,
+            features: vec![],
+        }
+    }
+}
+
+impl Client {
+    pub async fn connect(addr: SocketAddr) -> Self {
+        Self::login(addr, Wish::default()).await
+    }
+
+    /// Logs in without TLS; the login response stands in `login`, whatever it says.
+    pub async fn login(addr: SocketAddr, wish: Wish) -> Self {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut client = Self {
+            stream,
+            input: BytesMut::new(),
+            framer: Framer::new(4096),
+            version: wish.version,
+            packet_size: 4096,
+            login: Response::default(),
+        };
+        let prelogin = Prelogin {
+            version: [11, 0, 0, 0, 0, 0],
+            encryption: Some(EncryptionOption::plain(Encryption::NotSup)),
+            ..Prelogin::default()
+        };
+        client
+            .send(PacketType::Prelogin, PacketStatus::NORMAL, &prelogin.encode())
+            .await;
+        let (header, body) = client.packet().await.unwrap();
+        assert_eq!(header.kind, PacketType::TabularResult);
+        let answer = Prelogin::parse(&body).unwrap();
+        assert_eq!(answer.encryption.unwrap().mode, Encryption::NotSup);
+        let login = Login7 {
+            tds_version: wish.version.to_login7(),
+            packet_size: wish.packet_size,
+            user_name: wish.user.into(),
+            password: Password::from_text(wish.password),
+            database: wish.database.into(),
+            app_name: "it".into(),
+            host_name: "here".into(),
+            features: wish.features,
+            ..Login7::default()
+        };
+        client
+            .send(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap())
+            .await;
+        client.login = client.response().await;
+        client
+    }
+
+    pub fn options(&self) -> RequestOptions {
+        RequestOptions::new(self.version)
+    }
+
+    pub async fn send(&mut self, kind: PacketType, status: PacketStatus, body: &[u8]) {
+        let mut out = BytesMut::new();
+        write_message(&mut out, kind, status, self.packet_size, 0, FIRST_PACKET_ID, body);
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    pub async fn send_batch(&mut self, text: &str) {
+        let body = sql_batch::encode(text, 0, self.options());
+        self.send(PacketType::SqlBatch, PacketStatus::NORMAL, &body).await;
+    }
+
+    pub async fn batch(&mut self, text: &str) -> Response {
+        self.send_batch(text).await;
+        self.response().await
+    }
+
+    pub async fn attention(&mut self) {
+        self.send(PacketType::Attention, PacketStatus::NORMAL, &[]).await;
+    }
+
+    /// The next packet; `None` when the server has closed.
+    pub async fn packet(&mut self) -> Option<(PacketHeader, BytesMut)> {
+        loop {
+            if let Frame::Packet(header) = self.framer.next(&self.input).unwrap() {
+                let mut packet = self.input.split_to(usize::from(header.length));
+                return Some((header, packet.split_off(HEADER_LEN)));
+            }
+            self.input.reserve(64 * 1024);
+            let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut self.input)).await;
+            if read.expect("nothing came within the deadline").unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The next whole message; panics where a message is not well formed.
+    pub async fn response(&mut self) -> Response {
+        let mut reading = Reading::new(self.version);
+        loop {
+            let (header, body) = self.packet().await.expect("the server closed in mid-message");
+            assert_eq!(header.kind, PacketType::TabularResult);
+            reading.take(&header, &body);
+            if header.status.is_eom() {
+                let response = reading.end();
+                for event in &response.events {
+                    if let Event::Env(4) = event {
+                        self.packet_size = response_packet_size(&reading.sizes);
+                        self.framer.set_max(self.packet_size);
+                    }
+                }
+                return response;
+            }
+        }
+    }
+
+    /// Reads packets of the running response until some rows have come.
+    pub async fn some_rows(&mut self) -> Reading {
+        let mut reading = Reading::new(self.version);
+        while reading.walker.rows() == 0 {
+            let (header, body) = self.packet().await.expect("the server closed");
+            reading.take(&header, &body);
+            assert!(
+                !header.status.is_eom(),
+                "the response ended early: {:?}",
+                reading.response
+            );
+        }
+        reading
+    }
+
+    /// Reads the rest of a response.
+    pub async fn rest(&mut self, mut reading: Reading) -> Response {
+        loop {
+            let (header, body) = self.packet().await.expect("the server closed in mid-message");
+            reading.take(&header, &body);
+            if header.status.is_eom() {
+                return reading.end();
+            }
+        }
+    }
+}
+
+fn response_packet_size(sizes: &[u16]) -> u16 {
+    *sizes.last().unwrap()
+}
+
+/// A response in the making.
+pub struct Reading {
+    walker: Walker,
+    version: TdsVersion,
+    response: Response,
+    sizes: Vec<u16>,
+}
+
+impl Reading {
+    fn new(version: TdsVersion) -> Self {
+        let walker = Walker::new(WalkerOptions::new(version));
+        Self {
+            walker,
+            version,
+            response: Response::default(),
+            sizes: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, header: &PacketHeader, mut body: &[u8]) {
+        self.response.packets += 1;
+        self.response.bytes += body.len() as u64;
+        self.response.spids.push(header.spid);
+        loop {
+            let mut unlimited = Budget::UNLIMITED;
+            let walk = self.walker.walk(body, &mut unlimited).unwrap();
+            body = &body[walk.consumed..];
+            let Step::Token(token) = walk.step else {
+                return;
+            };
+            let (kind, bytes) = (token.kind, token.bytes.to_vec());
+            self.token(kind, &bytes);
+        }
+    }
+
+    fn token(&mut self, kind: TokenKind, bytes: &[u8]) {
+        let version = self.version;
+        let new_rows = self.walker.rows() - self.response.rows;
+        if new_rows > 0 {
+            self.response.rows += new_rows;
+            self.response.events.push(Event::Rows(new_rows));
+        }
+        let event = match kind {
+            TokenKind::ColMetadata => Event::Columns(usize::from(u16::from_le_bytes([bytes[1], bytes[2]]))),
+            TokenKind::Done | TokenKind::DoneProc | TokenKind::DoneInProc => {
+                let done = Done::parse(bytes, version).unwrap();
+                Event::Done {
+                    kind,
+                    status: done.status.0,
+                    rows: done.row_count,
+                }
+            }
+            TokenKind::Error => {
+                let m = ServerMessage::parse(bytes, version).unwrap();
+                assert!(m.class > 10);
+                Event::Error(m.number, m.class, m.message)
+            }
+            TokenKind::Info => {
+                let m = ServerMessage::parse(bytes, version).unwrap();
+                assert!(m.class <= 10);
+                Event::Info(m.number, m.message)
+            }
+            TokenKind::EnvChange => {
+                let change = EnvChange::parse(bytes).unwrap();
+                self.sizes.extend(change.packet_size());
+                Event::Env(bytes[3])
+            }
+            TokenKind::ReturnStatus => Event::Status(ReturnStatus::parse(bytes).unwrap().0),
+            TokenKind::ReturnValue => {
+                let value = ReturnValue::parse(bytes, &WalkerOptions::new(version)).unwrap();
+                Event::Value(
+                    value.name,
+                    value.value.filter(|v| !v.null).map(|v| v.data.to_vec()),
+                )
+            }
+            TokenKind::LoginAck => {
+                let ack = LoginAck::parse(bytes).unwrap();
+                let _ = ack;
+                Event::LoginAck(version)
+            }
+            other => Event::Other(other),
+        };
+        self.response.events.push(event);
+    }
+
+    fn end(&mut self) -> Response {
+        self.walker.end_message().unwrap();
+        let dones = self.response.dones();
+        let (last, before) = dones.split_last().expect("a message without any DONE");
+        assert_eq!(
+            last.1 & 1,
+            0,
+            "the last DONE says MORE: {:?}",
+            self.response.events
+        );
+        for done in before {
+            assert_eq!(
+                done.1 & 1,
+                1,
+                "a DONE in the middle says that it is the last: {:?}",
+                self.response.events
+            );
+        }
+        self.response.clone()
+    }
+}
