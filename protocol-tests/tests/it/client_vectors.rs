@@ -11,6 +11,7 @@ use weir_tds::request::bulk_load::{BulkKind, BulkWalker};
 use weir_tds::request::fed_auth::FedAuthToken;
 use weir_tds::request::parameter::{Parameter, ParameterValue, value_bytes};
 use weir_tds::request::rpc::{Procedure, RpcReader, Separator};
+use weir_tds::request::rpc_walk::RpcWalker;
 use weir_tds::request::sql_batch::SqlBatch;
 use weir_tds::request::transaction::TransactionRequest;
 use weir_tds::walker::WalkerOptions;
@@ -291,6 +292,7 @@ fn rpc() {
             assert_eq!(separator, wanted, "{name}");
         }
         assert_eq!(rpc.next_call(), Ok(None), "{name}");
+        walk_rpc(vector, &message.body);
         // The same, stepping over all parameters.
         let mut rpc = RpcReader::new(&message.body, options(vector)).unwrap();
         let mut calls = 0;
@@ -299,6 +301,26 @@ fn rpc() {
         }
         assert_eq!(calls, expected["calls"].as_array().unwrap().len(), "{name}");
     });
+}
+
+/// fNoMetaData is cleared in every call, and nothing else is changed, at every split.
+fn walk_rpc(vector: &Vector, body: &[u8]) {
+    let mut wanted = body.to_vec();
+    let mut rpc = RpcReader::new(body, options(vector)).unwrap();
+    while let Some(call) = rpc.next_call().unwrap() {
+        wanted[call.flags_at] &= !2;
+    }
+    for at in 0..=body.len() {
+        let mut copy = body.to_vec();
+        let mut walker = RpcWalker::new(options(vector));
+        let (a, b) = copy.split_at_mut(at);
+        walker
+            .walk(a)
+            .and_then(|()| walker.walk(b))
+            .unwrap_or_else(|e| panic!("{} at {at}: {e}", vector.name));
+        assert_eq!(walker.end_message(), Ok(()), "{} at {at}", vector.name);
+        assert_eq!(copy, wanted, "{} at {at}", vector.name);
+    }
 }
 
 fn check_parameter(name: &str, found: &Parameter<'_>, wanted: &Json) {

@@ -1,6 +1,7 @@
 //! Broken input: every vector of the client's side, damaged in seeded ways, through every parser of that side. No parser
 //! may panic, and none may allocate more than 64 KiB and four times its input.
 
+use weir_tds::error::WireError;
 use weir_tds::framer::{Frame, Framer};
 use weir_tds::login7::Login7;
 use weir_tds::packet::PacketType;
@@ -10,6 +11,7 @@ use weir_tds::request::all_headers::AllHeaders;
 use weir_tds::request::bulk_load::{BulkKind, BulkWalker};
 use weir_tds::request::fed_auth::FedAuthToken;
 use weir_tds::request::rpc::RpcReader;
+use weir_tds::request::rpc_walk::RpcWalker;
 use weir_tds::request::sql_batch::SqlBatch;
 use weir_tds::request::transaction::TransactionRequest;
 use weir_tds::version::TdsVersion;
@@ -73,14 +75,7 @@ fn parse_all(bytes: &[u8], version: TdsVersion, enclave: bool, encryption: bool)
     if let Ok(batch) = SqlBatch::parse(bytes, options) {
         let _ = batch.text();
     }
-    if let Ok(mut rpc) = RpcReader::new(bytes, options) {
-        while let Ok(Some(call)) = rpc.next_call() {
-            let _ = call.procedure.id();
-            while let Ok(Some(parameter)) = rpc.next_parameter() {
-                let _ = (parameter.text(), parameter.integer());
-            }
-        }
-    }
+    rpc(bytes, options);
     let _ = FedAuthToken::parse(bytes);
     for kind in [BulkKind::Rows, BulkKind::Text] {
         let walker = WalkerOptions {
@@ -91,6 +86,32 @@ fn parse_all(bytes: &[u8], version: TdsVersion, enclave: bool, encryption: bool)
         let mut walker = BulkWalker::new(walker, kind);
         let _ = bytes.chunks(7).try_for_each(|piece| walker.walk(piece));
         let _ = walker.end_message();
+    }
+}
+
+/// Both readers of RPCs; what the one that sees all accepts, the one that sees pieces accepts too.
+fn rpc(bytes: &[u8], options: RequestOptions) {
+    let read = || {
+        let mut rpc = RpcReader::new(bytes, options)?;
+        let mut calls = 0;
+        while let Some(call) = rpc.next_call()? {
+            let _ = call.procedure.id();
+            while let Some(parameter) = rpc.next_parameter()? {
+                let _ = (parameter.text(), parameter.integer());
+            }
+            calls += 1;
+        }
+        Ok::<u32, WireError>(calls)
+    };
+    let mut walker = RpcWalker::new(options);
+    let mut copy = bytes.to_vec();
+    let walked = copy
+        .chunks_mut(5)
+        .try_for_each(|piece| walker.walk(piece))
+        .and_then(|()| walker.end_message());
+    if let Ok(calls) = read() {
+        assert_eq!(walked, Ok(()));
+        assert_eq!(walker.calls(), calls);
     }
 }
 

@@ -8,6 +8,7 @@ pub mod bulk_load;
 pub mod fed_auth;
 pub mod parameter;
 pub mod rpc;
+pub mod rpc_walk;
 pub mod sql_batch;
 pub mod transaction;
 

@@ -11,15 +11,15 @@ use crate::version::TdsVersion;
 pub const TABLE_COLUMNS_MAX: u16 = 1024;
 
 /// Type byte of a table-valued parameter.
-const TABLE: u8 = 0xF3;
+pub(super) const TABLE: u8 = 0xF3;
 /// Column count of a table that is NULL.
 const NULL_TABLE: u16 = 0xFFFF;
 /// Column flag: no row has a value for the column.
 const COLUMN_DEFAULT: u16 = 0x0200;
-const TABLE_END: u8 = 0x00;
-const TABLE_ROW: u8 = 0x01;
-const TABLE_ORDER_UNIQUE: u8 = 0x10;
-const TABLE_COLUMN_ORDER: u8 = 0x11;
+pub(super) const TABLE_END: u8 = 0x00;
+pub(super) const TABLE_ROW: u8 = 0x01;
+pub(super) const TABLE_ORDER_UNIQUE: u8 = 0x10;
+pub(super) const TABLE_COLUMN_ORDER: u8 = 0x11;
 
 /// StatusFlags of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -185,7 +185,7 @@ pub(super) fn read_parameter<'a>(r: &mut Reader<'a>, version: TdsVersion) -> Res
 }
 
 /// ParamCipherInfo: plain type, algorithm, type, key (database, id, version, metadata version), normalization.
-fn read_cipher_info(r: &mut Reader<'_>, version: TdsVersion) -> Result<(), Fail> {
+pub(super) fn read_cipher_info(r: &mut Reader<'_>, version: TdsVersion) -> Result<(), Fail> {
     TypeInfo::read(r, version, Place::Parameter)?;
     if r.u8()? == 0 {
         r.b_varchar()?;
@@ -196,19 +196,8 @@ fn read_cipher_info(r: &mut Reader<'_>, version: TdsVersion) -> Result<(), Fail>
 fn read_table<'a>(r: &mut Reader<'a>, version: TdsVersion) -> Result<Table<'a>, Fail> {
     r.b_varchar()?;
     let (schema, name) = (r.b_varchar()?, r.b_varchar()?);
-    let count = r.u16()?;
-    let null = count == NULL_TABLE;
-    let columns = if null { 0 } else { count };
-    if columns > TABLE_COLUMNS_MAX {
-        let limit = u64::from(TABLE_COLUMNS_MAX);
-        return Err(r.bad(
-            2,
-            WireErrorKind::TooLarge {
-                what: "the columns of a table-valued parameter",
-                limit,
-            },
-        ));
-    }
+    let null = r.clone().u16()? == NULL_TABLE;
+    let columns = read_column_count(r)?;
     let framings = read_columns(r, version, columns)?;
     let order = read_optional_metadata(r, columns)?;
     let framings = reorder(framings, order);
@@ -235,17 +224,31 @@ fn read_table<'a>(r: &mut Reader<'a>, version: TdsVersion) -> Result<Table<'a>, 
     }
 }
 
+/// Columns of a table; none if it is NULL.
+pub(super) fn read_column_count(r: &mut Reader<'_>) -> Result<u16, Fail> {
+    match r.u16()? {
+        NULL_TABLE => Ok(0),
+        count if count > TABLE_COLUMNS_MAX => {
+            let limit = u64::from(TABLE_COLUMNS_MAX);
+            let what = "the columns of a table-valued parameter";
+            Err(r.bad(2, WireErrorKind::TooLarge { what, limit }))
+        }
+        count => Ok(count),
+    }
+}
+
 /// One framing per column; `None` for those that no row has a value for. At most [`TABLE_COLUMNS_MAX`] of 2 bytes.
 fn read_columns(r: &mut Reader<'_>, version: TdsVersion, columns: u16) -> Result<Vec<Option<Framing>>, Fail> {
-    let mut framings = Vec::new();
-    for _column in 0..columns {
-        r.u32()?;
-        let flags = r.u16()?;
-        let info = TypeInfo::read(r, version, Place::Parameter)?;
-        r.b_varchar()?;
-        framings.push((flags & COLUMN_DEFAULT == 0).then_some(info.framing));
-    }
-    Ok(framings)
+    (0..columns).map(|_column| read_column(r, version)).collect()
+}
+
+/// How the values of one column are framed; `None` if no row has one.
+pub(super) fn read_column(r: &mut Reader<'_>, version: TdsVersion) -> Result<Option<Framing>, Fail> {
+    r.u32()?;
+    let flags = r.u16()?;
+    let info = TypeInfo::read(r, version, Place::Parameter)?;
+    r.b_varchar()?;
+    Ok((flags & COLUMN_DEFAULT == 0).then_some(info.framing))
 }
 
 /// TVP_ORDER_UNIQUE and TVP_COLUMN_ORDERING, each at most once, in any order; the column numbers of the second.
@@ -263,8 +266,7 @@ fn read_optional_metadata<'a>(r: &mut Reader<'a>, columns: u16) -> Result<&'a [u
             TABLE_COLUMN_ORDER if order.is_none() => {
                 let n = r.u16()?;
                 if n != columns {
-                    let kind = WireErrorKind::Invalid("a column ordering that does not name every column");
-                    return Err(r.bad(2, kind));
+                    return Err(r.bad(2, INCOMPLETE_ORDER));
                 }
                 order = Some(r.take(usize::from(n) * 2)?);
             }
@@ -273,9 +275,13 @@ fn read_optional_metadata<'a>(r: &mut Reader<'a>, columns: u16) -> Result<&'a [u
     }
 }
 
+/// A column ordering that is shorter or longer than the table.
+pub(super) const INCOMPLETE_ORDER: WireErrorKind =
+    WireErrorKind::Invalid("a column ordering that does not name every column");
+
 /// Puts the framings into the order of the values. A number out of range keeps the order of the columns: the server
 /// judges it, the gate only steps over the values.
-fn reorder(framings: Vec<Option<Framing>>, order: &[u8]) -> Vec<Option<Framing>> {
+pub(super) fn reorder<T: Copy>(framings: Vec<T>, order: &[u8]) -> Vec<T> {
     let (numbers, _) = order.as_chunks::<2>();
     if numbers.is_empty() {
         return framings;

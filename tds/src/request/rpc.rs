@@ -22,7 +22,11 @@ pub const NAME_UNITS_MAX: u16 = 523;
 pub const PARAMETER_NAME_UNITS_MAX: u8 = 128;
 
 /// Says that a procedure number follows instead of a name.
-const BY_NUMBER: u16 = 0xFFFF;
+pub(super) const BY_NUMBER: u16 = 0xFFFF;
+
+/// A byte that is neither a name's length nor a separator.
+pub(super) const NO_PARAMETER: WireErrorKind =
+    WireErrorKind::Invalid("neither a parameter nor a separator in an RPC request");
 
 /// The procedures that have numbers [MS-TDS 2.2.6.6].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -331,8 +335,7 @@ impl<'a> RpcReader<'a> {
                 .map_err(|f| f.into_error("RPC request", 0));
         }
         if first > PARAMETER_NAME_UNITS_MAX {
-            let kind = WireErrorKind::Invalid("neither a parameter nor a separator in an RPC request");
-            return Err(WireError::at(self.r.at() as u64, kind));
+            return Err(WireError::at(self.r.at() as u64, NO_PARAMETER));
         }
         let parameter = read_parameter(&mut self.r, self.options.version);
         parameter
@@ -342,7 +345,7 @@ impl<'a> RpcReader<'a> {
 }
 
 /// 0x80 separates before 7.2; from then on it is the length of a name (facts §8.3).
-const fn separator(byte: u8, version: TdsVersion) -> Option<Separator> {
+pub(super) const fn separator(byte: u8, version: TdsVersion) -> Option<Separator> {
     let old = matches!(
         version,
         TdsVersion::V7_0 | TdsVersion::V7_1 | TdsVersion::V7_1Rev1
