@@ -1,9 +1,10 @@
 //! A hold: money set aside for one credit lease, captured in parts, the rest released at its end.
 
+use serde::{Deserialize, Serialize};
 use weir_contracts::money::Amount;
 
 /// An open hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Granted in all, captures included.
     pub total: Amount,

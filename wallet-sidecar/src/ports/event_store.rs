@@ -85,6 +85,17 @@ pub struct Posted {
     pub posting: Posting,
 }
 
+/// The wallets as they were at a position: a shortcut past the events up to there, never the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How the wallets are written; another format is not read.
+    pub format: u32,
+    /// Every event up to here is in it.
+    pub position: u64,
+    /// Every wallet, as text.
+    pub wallets: Vec<String>,
+}
+
 /// A message in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxItem {
@@ -117,6 +128,16 @@ pub trait EventStore: Send + Sync + 'static {
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxItem>, StoreError>;
     /// Forgets messages up to a sequence: the broker has them.
     fn relayed(&self, up_to: u64) -> Result<(), StoreError>;
+    /// The newest snapshot.
+    fn snapshot(&self) -> Result<Option<Snapshot>, StoreError>;
+    /// Brings the snapshot forward by the wallets that changed since; false, and nothing done, when it is there or further already.
+    /// A snapshot of another format is replaced, so then every wallet must be given.
+    fn save_snapshot(
+        &self,
+        format: u32,
+        position: u64,
+        changed: &[(WalletId, String)],
+    ) -> Result<bool, StoreError>;
     /// Proves that a write would succeed now.
     fn check_writable(&self) -> Result<(), StoreError>;
 }

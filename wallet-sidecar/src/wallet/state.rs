@@ -58,8 +58,8 @@ impl FromStr for Status {
     }
 }
 
-/// A wallet. Only `apply` changes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A wallet. Only `apply` changes it. Written into snapshots as it is: a change of its fields is a new snapshot format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wallet {
     /// Which.
     pub id: WalletId,

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use weir_contracts::event::{CloudEvent, TRANSACTION_CREATED_TOPIC, WALLET_UPDATED_TOPIC, WalletUpdated};
 
-use super::{Answer, Ask, Board, CommandError, Key, Parts};
+use super::{Answer, Ask, Board, CommandError, Key, Parts, snapshot};
 use crate::{
     ledger::posting,
     ports::{
@@ -40,6 +40,7 @@ pub struct Desk {
     head: u64,
     /// What is in memory may not be what is stored: read on before deciding.
     stale: bool,
+    pending: snapshot::Pending,
 }
 
 /// A group of decisions that nobody has seen yet.
@@ -53,17 +54,29 @@ struct Draft {
 }
 
 impl Desk {
-    /// Reads every event and shows the wallets on the board.
+    /// Reads the snapshot and the events after it, or every event, and shows the wallets on the board.
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
+        let loaded = snapshot::load(parts.store.as_ref())?.unwrap_or_default();
+        let (wallets, head) = (loaded.wallets, loaded.position);
         let mut desk = Self {
             store: parts.store,
             clock: parts.clock,
             board: parts.board,
-            wallets: HashMap::new(),
-            head: 0,
+            wallets,
+            head,
             stale: true,
+            pending: snapshot::Pending::since(head),
         };
-        desk.catch_up()?;
+        if let Err(e) = desk.catch_up() {
+            if head == 0 || !matches!(e, StoreError::Damaged(_)) {
+                return Err(e);
+            }
+            tracing::error!(error = %e, "the events do not fit the snapshot of the wallets: every event is read instead");
+            (desk.wallets, desk.head) = (HashMap::new(), 0);
+            desk.catch_up()?;
+        }
+        let views = desk.wallets.iter().map(|(id, wallet)| (*id, wallet.view()));
+        desk.board.publish(views, desk.head);
         Ok(desk)
     }
 
@@ -84,6 +97,9 @@ impl Desk {
                     .for_each(|ask| ask.answer(Err(CommandError::Store(e.clone()))));
             }
         }
+        // After the answers: nobody waits for it but the next group.
+        self.pending
+            .save_if_due(self.store.as_ref(), &self.wallets, self.head);
     }
 
     /// On an error nothing of the group was adopted; whether it was written is found out before the next one.
@@ -179,6 +195,7 @@ impl Desk {
 
     fn adopt(&mut self, draft: Draft) {
         self.head = draft.head;
+        self.pending.note(draft.changed.keys().copied());
         self.wallets.extend(draft.changed);
         self.board.publish(draft.views, self.head);
     }
@@ -198,6 +215,7 @@ impl Desk {
             }
             self.head = last;
         }
+        self.pending.note(changed.keys().copied());
         self.board.publish(changed, self.head);
         self.stale = false;
         Ok(())

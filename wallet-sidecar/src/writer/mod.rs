@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod board;
 pub mod desk;
+pub mod snapshot;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use weir_wallet::{
-    ports::event_store::{Batch, EventStore, OutboxItem, Posted, StoreError, StoredAnswer},
+    ports::event_store::{Batch, EventStore, OutboxItem, Posted, Snapshot, StoreError, StoredAnswer},
     wallet::{Recorded, WalletId},
     writer::CommandError,
 };
@@ -84,6 +84,19 @@ impl EventStore for Faulty {
 
     fn relayed(&self, up_to: u64) -> Result<(), StoreError> {
         self.present()?.relayed(up_to)
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
+        self.present()?.snapshot()
+    }
+
+    fn save_snapshot(
+        &self,
+        format: u32,
+        position: u64,
+        changed: &[(WalletId, String)],
+    ) -> Result<bool, StoreError> {
+        self.present()?.save_snapshot(format, position, changed)
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {

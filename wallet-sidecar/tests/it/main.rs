@@ -10,4 +10,5 @@ mod kill;
 mod life;
 mod projection;
 mod rest;
+mod snapshot;
 mod world;

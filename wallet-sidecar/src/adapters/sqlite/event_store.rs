@@ -10,7 +10,8 @@ use super::{Durability, as_i64, as_u64, damaged, failed, locked, migrate, open, 
 use crate::{
     ledger::Posting,
     ports::event_store::{
-        Append, Batch, EventStore, OutMessage, OutboxItem, Posted, READ_ROWS_MAX, StoreError, StoredAnswer,
+        Append, Batch, EventStore, OutMessage, OutboxItem, Posted, READ_ROWS_MAX, Snapshot, StoreError,
+        StoredAnswer,
     },
     wallet::{Recorded, WalletId},
 };
@@ -48,13 +49,17 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER NOT NULL) STRICT;
 INSERT INTO probe VALUES (1, 0);
+", "
+CREATE TABLE snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, position INTEGER NOT NULL) STRICT;
+CREATE TABLE snapshot_wallets (wallet_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// The event store in one SQLite file.
 pub struct SqliteEventStore {
     /// Commits batches, durable against power loss. Only the writer thread calls it, so it never waits but for `lazy`.
     writer: Mutex<Connection>,
-    /// Marks what was relayed: losing a mark sends a message twice, which every consumer bears.
+    /// Marks what was relayed and keeps snapshots: a lost mark sends a message twice, which every consumer bears, and a lost
+    /// snapshot means more events to read.
     lazy: Mutex<Connection>,
     /// Serializes the two above, so that neither meets SQLite's polling busy wait.
     turn: Mutex<()>,
@@ -164,6 +169,18 @@ fn rows<T>(
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let found = statement.query_map(params, read).map_err(failed)?;
     found.map(|row| row.map_err(failed)?).collect()
+}
+
+/// Format and position of the snapshot.
+fn snapshot_head(connection: &Connection) -> Result<Option<(u32, u64)>, StoreError> {
+    let head: Option<(u32, i64)> = connection
+        .query_row("SELECT format, position FROM snapshot", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    head.map(|(format, position)| Ok((format, as_u64(position)?)))
+        .transpose()
 }
 
 fn posted(row: &Row<'_>) -> Result<Result<Posted, StoreError>, rusqlite::Error> {
@@ -291,6 +308,66 @@ impl EventStore for SqliteEventStore {
             .and_then(|mut s| s.execute([as_i64(up_to)]))
             .map_err(failed)?;
         Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
+        let mut reader = locked(&self.reader);
+        let moment = reader.transaction().map_err(failed)?;
+        let Some((format, position)) = snapshot_head(&moment)? else {
+            return Ok(None);
+        };
+        let wallets = rows(&moment, "SELECT body FROM snapshot_wallets", [], |row| {
+            Ok(Ok(row.get(0)?))
+        })?;
+        Ok(Some(Snapshot {
+            format,
+            position,
+            wallets,
+        }))
+    }
+
+    fn save_snapshot(
+        &self,
+        format: u32,
+        position: u64,
+        changed: &[(WalletId, String)],
+    ) -> Result<bool, StoreError> {
+        let _turn = self.turn();
+        let mut lazy = locked(&self.lazy);
+        let commit = lazy
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        match snapshot_head(&commit)? {
+            Some((same, there)) if same == format && there >= position => return Ok(false),
+            Some((same, _)) if same == format => {}
+            _ => {
+                commit
+                    .execute("DELETE FROM snapshot_wallets", [])
+                    .map_err(failed)?;
+            }
+        }
+        {
+            let mut upsert = commit
+                .prepare_cached(
+                    "INSERT INTO snapshot_wallets (wallet_id, body) VALUES (?, ?)
+                     ON CONFLICT (wallet_id) DO UPDATE SET body = excluded.body",
+                )
+                .map_err(failed)?;
+            for (wallet, body) in changed {
+                upsert
+                    .execute(params![wallet.to_string(), body])
+                    .map_err(failed)?;
+            }
+        }
+        commit
+            .execute(
+                "INSERT INTO snapshot (id, format, position) VALUES (1, ?1, ?2)
+                 ON CONFLICT (id) DO UPDATE SET format = excluded.format, position = excluded.position",
+                params![format, as_i64(position)],
+            )
+            .map_err(failed)?;
+        commit.commit().map_err(failed)?;
+        Ok(true)
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {

@@ -80,7 +80,39 @@ pub(crate) fn event_store_contract(open: &dyn Fn() -> Box<dyn EventStore>) {
     assert_eq!(store.head().unwrap(), 4, "what was committed survives");
     assert!(store.answer("k1").unwrap().is_some());
     two_openers_cannot_both_write(store.as_ref(), open().as_ref());
+    snapshots_only_move_forward(store.as_ref());
     store.check_writable().unwrap();
+}
+
+fn snapshots_only_move_forward(store: &dyn EventStore) {
+    let of = |texts: &[(&str, &str)]| -> Vec<(WalletId, String)> {
+        texts
+            .iter()
+            .map(|(user, text)| (wallet(user), (*text).to_owned()))
+            .collect()
+    };
+    let seen = || {
+        let mut snapshot = store.snapshot().unwrap().unwrap();
+        snapshot.wallets.sort();
+        (snapshot.format, snapshot.position, snapshot.wallets.join(" "))
+    };
+    assert_eq!(store.snapshot().unwrap(), None);
+    assert!(
+        store
+            .save_snapshot(1, 3, &of(&[("a", "a3"), ("b", "b3")]))
+            .unwrap()
+    );
+    assert!(store.save_snapshot(1, 5, &of(&[("a", "a5")])).unwrap());
+    assert_eq!(seen(), (1, 5, "a5 b3".to_owned()));
+    assert!(!store.save_snapshot(1, 4, &of(&[("a", "a4")])).unwrap());
+    assert!(!store.save_snapshot(1, 5, &of(&[("a", "other")])).unwrap());
+    assert_eq!(seen(), (1, 5, "a5 b3".to_owned()));
+    assert!(store.save_snapshot(2, 5, &of(&[("a", "new")])).unwrap());
+    assert_eq!(
+        seen(),
+        (2, 5, "new".to_owned()),
+        "another format replaces all of it"
+    );
 }
 
 fn an_empty_store_is_empty(store: &dyn EventStore) {
