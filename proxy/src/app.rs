@@ -75,19 +75,31 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let log = Log::open(&config.outbox_path).map_err(|e| StartError::Outbox(e.to_string()))?;
     let outbox = EmbeddedOutbox::new(log, journal.proxy());
     let shipper = Shipper::start(journal.clone(), Arc::new(outbox));
-    let credit_options =
-        CreditOptions { deadline, idle: Duration::from_millis(config.lease_idle_ms), ..CreditOptions::default() };
+    let credit_options = CreditOptions {
+        deadline,
+        idle: Duration::from_millis(config.lease_idle_ms),
+        ..CreditOptions::default()
+    };
     let credit = Credit::start(credit_options, journal.clone(), Arc::new(billing));
     if let Err(error) = credit.registered().await {
         // Logins are answered by 50503 until billing is there; it is asked again in the background.
         tracing::warn!(%error, "not registered with billing yet");
     }
     let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.map_err(|error| StartError::Listen { address: config.listen, error })?;
-    let addr = listener.local_addr().map_err(|error| StartError::Listen { address: config.listen, error })?;
+    let listener = listener.map_err(|error| StartError::Listen {
+        address: config.listen,
+        error,
+    })?;
+    let addr = listener.local_addr().map_err(|error| StartError::Listen {
+        address: config.listen,
+        error,
+    })?;
     let ready = journal.clone();
     let world = Arc::new(World {
-        settings: Arc::new(Settings { journal_ready: Box::new(move || ready.healthy()), ..settings }),
+        settings: Arc::new(Settings {
+            journal_ready: Box::new(move || ready.healthy()),
+            ..settings
+        }),
         credit: credit.clone(),
         journal: journal.clone(),
         upstream: config.upstream.clone(),
@@ -96,11 +108,24 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tune: listener::tune_server,
     });
     let (stop, sessions) = (CancellationToken::new(), TaskTracker::new());
-    let accepting = listener::accept(listener, world, config.sessions_max, sessions.clone(), stop.clone());
+    let accepting = listener::accept(
+        listener,
+        world,
+        config.sessions_max,
+        sessions.clone(),
+        stop.clone(),
+    );
     sessions.spawn(accepting);
     sessions.close();
     tracing::info!(%addr, upstream = %config.upstream, "proxy is listening");
-    Ok(Running { addr, stop, sessions, credit, shipper, journal })
+    Ok(Running {
+        addr,
+        stop,
+        sessions,
+        credit,
+        shipper,
+        journal,
+    })
 }
 
 fn settings(config: &Config) -> Result<Settings, ConfigError> {
@@ -131,8 +156,13 @@ impl Running {
     /// Stops in order: no new clients, sessions end, leases are closed, the journal is shipped as far as it goes.
     pub async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_DEADLINE, self.sessions.wait()).await.is_err() {
-            tracing::warn!("sessions were still open at the deadline; their records are closed at the next start");
+        if tokio::time::timeout(STOP_DEADLINE, self.sessions.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "sessions were still open at the deadline; their records are closed at the next start"
+            );
         }
         self.credit.stop(STOP_DEADLINE).await;
         if let Err(error) = self.journal.flush().await {

@@ -15,7 +15,11 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_CONFIG: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "weir-proxy", version, about = "The metering gate in front of SQL Server")]
+#[command(
+    name = "weir-proxy",
+    version,
+    about = "The metering gate in front of SQL Server"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -151,7 +155,10 @@ fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_FAILURE, &error),

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
     packet::{PacketStatus, PacketType},
+    request::bulk_load::BulkWalker,
     walker::{Walker, WalkerOptions},
 };
 
@@ -112,6 +113,8 @@ pub(super) struct Open {
     /// ATTENTIONs of the client that were passed on and not acknowledged yet.
     pub(super) attentions: u32,
     pub(super) saw_error: bool,
+    /// Counts the rows of a bulk load.
+    pub(super) bulk: Option<BulkWalker>,
     /// Rows at the last COLMETADATA, if one came since the last DONE.
     pub(super) set_began_at: Option<u64>,
     /// Delivered beyond what could be paid.
@@ -168,6 +171,7 @@ impl Open {
             answered: false,
             attentions: 0,
             saw_error: false,
+            bulk: None,
             set_began_at: None,
             on_credit: OnCredit::No,
         }

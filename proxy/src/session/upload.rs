@@ -5,7 +5,11 @@ use weir_contracts::{
     entry::{Outcome, RequestKind},
     money::Amount,
 };
-use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
+use weir_tds::{
+    error::WireError,
+    packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType},
+    request::bulk_load::{BulkKind, BulkWalker},
+};
 
 use super::{
     core::{Action, SERVER_OUT_MAX, SessionEnd},
@@ -37,6 +41,25 @@ pub(super) fn request_kind(kind: PacketType) -> Option<RequestKind> {
         PacketType::TransactionManager => RequestKind::TransactionManager,
         _ => return None,
     })
+}
+
+/// The option byte's bit that asks for no metadata.
+const NO_METADATA_BIT: u8 = 0x02;
+
+/// Clears that bit at `places` of the message, as far as they lie in this packet, whose body begins at `began`.
+fn clear_flags(packet: Bytes, began: usize, places: &[usize]) -> Bytes {
+    let body = packet.len().saturating_sub(HEADER_LEN);
+    let here = |place: &&usize| (began..began + body).contains(*place);
+    if !places.iter().any(|place| here(&place)) {
+        return packet;
+    }
+    let mut packet = BytesMut::from(&packet[..]);
+    for place in places.iter().filter(here) {
+        if let Some(byte) = packet.get_mut(HEADER_LEN + place - began) {
+            *byte &= !NO_METADATA_BIT;
+        }
+    }
+    packet.freeze()
 }
 
 impl Relay {
@@ -189,13 +212,11 @@ impl Relay {
         let tariff = std::sync::Arc::clone(&self.payer.terms.tariff);
         let mut meter = Meter::new(kind, self.requests, tariff, cx.unix_nanos);
         meter.totals.bytes_in = held.body.len() as u64;
-        if kind == RequestKind::BulkLoad {
-            meter.bulk_bytes = held.body.len() as u64;
-        }
         let mut open = Open::new(Some(meter), kind, Stage::Respond);
         open.exempt = exempt;
         open.uploaded = held.complete;
         open.uploaded_at = held.complete.then_some(cx.now);
+        open.bulk = (kind == RequestKind::BulkLoad).then(|| BulkWalker::new(self.options, BulkKind::Rows));
         self.open = Some(open);
         self.walker.begin_message();
         self.upload = if held.complete {
@@ -203,10 +224,18 @@ impl Relay {
         } else {
             Upload::Forward(held.kind)
         };
+        let readable = self.count_bulk(&held.body);
+        let flags = match held.kind {
+            PacketType::Rpc if held.complete => request::no_metadata_flags(&held.body, self.options.version),
+            _ => Vec::new(),
+        };
+        let mut began = 0;
         for packet in held.packets {
+            let packet = clear_flags(packet, began, &flags);
+            began += packet.len().saturating_sub(HEADER_LEN);
             cx.server.send(packet)?;
         }
-        Ok(())
+        self.refuse_unreadable_bulk(readable, cx)
     }
 
     fn forward_packet(
@@ -215,16 +244,12 @@ impl Relay {
         header: &PacketHeader,
         cx: &mut Context<'_>,
     ) -> Result<(), SessionEnd> {
-        let bytes = header.body_len() as u64;
         let last = header.status.is_eom();
         if let Some(open) = &mut self.open {
             open.uploaded = last;
             open.uploaded_at = last.then_some(cx.now);
             if let Some(meter) = &mut open.meter {
-                meter.totals.bytes_in += bytes;
-                if open.kind == RequestKind::BulkLoad {
-                    meter.bulk_bytes += bytes;
-                }
+                meter.totals.bytes_in += header.body_len() as u64;
             }
         }
         self.upload = if last {
@@ -232,7 +257,44 @@ impl Relay {
         } else {
             Upload::Forward(header.kind)
         };
+        let readable = self.count_bulk(packet.get(HEADER_LEN..).unwrap_or_default());
         cx.server.send(packet)?;
+        self.refuse_unreadable_bulk(readable, cx)
+    }
+
+    /// Counts the rows that a bulk load brings in.
+    fn count_bulk(&mut self, body: &[u8]) -> Result<(), WireError> {
+        let Some(Open {
+            meter: Some(meter),
+            bulk: Some(bulk),
+            ..
+        }) = &mut self.open
+        else {
+            return Ok(());
+        };
+        let before = bulk.rows();
+        let walked = bulk.walk(body);
+        meter.totals.bulk_rows += bulk.rows() - before;
+        meter.bulk_bytes += body.len() as u64;
+        meter.unparsed |= walked.is_err();
+        walked
+    }
+
+    /// A bulk load that cannot be read cannot be metered: in enforce mode it ends here.
+    fn refuse_unreadable_bulk(
+        &mut self,
+        readable: Result<(), WireError>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        let Err(error) = readable else {
+            return Ok(());
+        };
+        if let Some(open) = &mut self.open {
+            open.bulk = None;
+        }
+        if self.enforces() {
+            return self.begin_cut(&Cause::Unmeterable(error.to_string()), cx);
+        }
         Ok(())
     }
 

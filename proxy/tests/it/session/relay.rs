@@ -230,3 +230,22 @@ fn what_leads_elsewhere_in_the_middle_of_a_session_ends_it() {
     let elsewhere: Vec<u8> = "elsewhere".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(!bench.to_client.windows(elsewhere.len()).any(|w| w == elsewhere));
 }
+
+#[test]
+fn a_call_that_wants_no_metadata_gets_it_all_the_same() {
+    use weir_tds::{
+        build::RpcBuf,
+        request::RequestOptions,
+        request::rpc::{ProcId, RpcReader},
+    };
+    let options = RequestOptions::new(V);
+    let mut rpc = RpcBuf::new(options, 0);
+    rpc.call(ProcId::Execute, 0x0002);
+    let body = rpc.finish().to_vec();
+    let mut bench = Bench::ready(10 * ROW);
+    bench.client_says(PacketType::Rpc, PacketStatus::NORMAL, &body);
+    let sent = bench.server_message();
+    let mut reader = RpcReader::new(&sent, options).unwrap();
+    assert!(!reader.next_call().unwrap().unwrap().flags.no_metadata());
+    assert_eq!(sent.len(), body.len());
+}
