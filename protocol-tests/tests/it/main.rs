@@ -7,6 +7,7 @@ mod allocation;
 mod answers;
 mod arrows;
 mod built_rpc;
+mod built_tables;
 mod built_tokens;
 mod built_values;
 mod captures;
