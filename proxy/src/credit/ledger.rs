@@ -131,7 +131,7 @@ pub(super) struct Ledger {
     flying: bool,
     failures: u64,
     failed: Option<(Instant, String)>,
-    /// Counts notices that clear marks: an answer that crossed one is stale.
+    /// Counts notices that set or clear marks: an answer that crossed one is stale.
     news: u64,
     pub(super) waiters: usize,
 }
@@ -314,7 +314,13 @@ impl Ledger {
             return Round::Open(terms);
         };
         lease.asking = true;
-        let want_nanos = self.want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX).max(self.need);
+        let wish = self.want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX);
+        // With enough in hand only the time is renewed: a quiet account's hold must not grow for ever.
+        let want_nanos = if lease.leftover >= wish {
+            self.need.max(1)
+        } else {
+            wish.max(self.need)
+        };
         let (lease, known_grant_nanos) = (lease.id, lease.granted);
         let ask = LeaseAsk {
             account: account.clone(),
@@ -365,7 +371,11 @@ impl Ledger {
                     .find(lease.number)
                     .is_none_or(|l| l.tariff.version != terms.tariff.version);
                 self.terms = Some(terms);
-                (self.frozen, self.broke) = (None, None);
+                self.broke = None;
+                // A freeze that crossed the answer is the newer word.
+                if self.news == stamp.news {
+                    self.frozen = None;
+                }
                 other
             }
             LeaseAnswer::Denial(denial) => self.denied(lease, denial, stamp, now),
@@ -448,14 +458,13 @@ impl Ledger {
 
     /// A wallet changed.
     pub(super) fn notice(&mut self, frozen: Option<Denial>, funded: bool, now: Instant) {
-        let clears = frozen.is_none() && (funded || self.frozen.is_some());
-        self.frozen = frozen.map(|denial| Mark { denial, at: now });
-        if clears {
+        if frozen.is_some() || funded || self.frozen.is_some() {
             self.news += 1;
-            if funded {
-                self.broke = None;
-            }
         }
+        if frozen.is_none() && funded {
+            self.broke = None;
+        }
+        self.frozen = frozen.map(|denial| Mark { denial, at: now });
     }
 
     pub(super) fn tell(&mut self, balance: String, available: String, terms: Option<Terms>) {

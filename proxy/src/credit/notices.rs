@@ -55,7 +55,13 @@ async fn listen(shared: &Arc<Shared>) -> Result<(), BillingError> {
         }
         heard = true;
     }
-    Ok(())
+    if heard {
+        Ok(())
+    } else {
+        Err(BillingError::Unavailable(
+            "the notices ended before the first".to_owned(),
+        ))
+    }
 }
 
 async fn register(shared: &Arc<Shared>) -> Result<(), BillingError> {

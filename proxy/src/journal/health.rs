@@ -16,13 +16,15 @@ pub(crate) enum Trouble {
     Outbox = 2,
     /// The journal's thread has ended, or the disk lost what it had promised: only a new start helps.
     Stopped = 3,
+    /// An `fdatasync` failed: the kernel may have dropped what it should have written, and a second call would not say so. Never cleared.
+    Sync = 4,
 }
 
 /// The reasons in force.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     bad: AtomicBool,
-    reasons: Mutex<[Option<String>; 4]>,
+    reasons: Mutex<[Option<String>; 5]>,
 }
 
 impl Health {
@@ -50,7 +52,7 @@ impl Health {
         reasons.iter().rev().flatten().next().cloned()
     }
 
-    pub(crate) fn stopped(&self) -> Option<String> {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)[Trouble::Stopped as usize].clone()
+    pub(crate) fn why(&self, trouble: Trouble) -> Option<String> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)[trouble as usize].clone()
     }
 }

@@ -157,6 +157,7 @@ impl Journal {
             _lock: lock,
         });
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        shared.slots.wake_by(commands.downgrade());
         let writer = Writer::new(Arc::clone(&shared), books, segment, queue);
         let thread = std::thread::Builder::new()
             .name("weir-journal".into())
@@ -344,7 +345,7 @@ impl Journal {
         JournalError::Stopped(
             self.shared()
                 .health
-                .stopped()
+                .why(Trouble::Stopped)
                 .unwrap_or_else(|| "its thread has ended".to_owned()),
         )
     }

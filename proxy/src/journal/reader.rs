@@ -6,6 +6,7 @@ use super::{
     Journal,
     disk::{self, SegmentKey, sync_dir},
     frame::{Frame, FrameReader, Next},
+    health::Trouble,
     segment::{Position, SegmentInfo},
     types::JournalError,
 };
@@ -28,6 +29,8 @@ pub struct JournalReader {
     mark: Option<(SegmentKey, u64)>,
     /// The outbox is empty: the first batch follows nothing there, wherever it begins here.
     into_empty: bool,
+    /// The entry at `after` was met, so the next one really is the next.
+    met: bool,
 }
 
 impl JournalReader {
@@ -37,6 +40,7 @@ impl JournalReader {
             after,
             mark: None,
             into_empty: false,
+            met: false,
         }
     }
 
@@ -57,7 +61,7 @@ impl JournalReader {
 
     /// Goes to another place, back or forward.
     pub fn seek(&mut self, after: Option<Position>) {
-        (self.after, self.mark) = (after, None);
+        (self.after, self.mark, self.met) = (after, None, false);
     }
 
     /// Reads up to `entries_max` entries and about `bytes_max` bytes, on disk before they are returned; moves on behind them.
@@ -90,10 +94,11 @@ impl JournalReader {
                     sequence: entry.sequence,
                 };
                 if self.after.is_some_and(|a| place <= a) {
+                    self.met |= self.after == Some(place);
                     continue;
                 }
                 self.follows(place, &path, reader.offset)?;
-                (self.after, self.into_empty) = (Some(place), false);
+                (self.after, self.into_empty, self.met) = (Some(place), false, true);
                 bytes += entry.json.len();
                 batch.entries.push((place, entry.json));
             }
@@ -137,7 +142,7 @@ impl JournalReader {
     fn follows(&self, place: Position, path: &std::path::Path, offset: u64) -> Result<(), JournalError> {
         let fits = match self.after {
             Some(a) if a.epoch == place.epoch => place.sequence == a.sequence + 1,
-            Some(_) => place.sequence == 1,
+            Some(a) => place.sequence == 1 && (self.met || self.journal.confirmed() == Some(a)),
             None => true,
         };
         let expected = self.after.map_or_else(String::new, |a| format!(" after {a}"));
@@ -259,12 +264,17 @@ impl Journal {
     /// given twice with other content.
     fn durable_segments(&self) -> Result<Vec<SegmentInfo>, JournalError> {
         let shared = self.shared();
+        if let Some(why) = shared.health.why(Trouble::Sync) {
+            return Err(JournalError::Stopped(why));
+        }
         let segments = shared.catalog().segments.clone();
         if let Some(last) = segments.last().filter(|s| !s.archived) {
             let path = shared.place.segment(last.key);
-            fs::File::open(&path)
-                .and_then(|f| f.sync_data())
-                .map_err(JournalError::io(&path))?;
+            if let Err(e) = fs::File::open(&path).and_then(|f| f.sync_data()) {
+                let why = format!("{} cannot be brought to disk: {e}", path.display());
+                shared.health.set(Trouble::Sync, Some(why.clone()));
+                return Err(JournalError::Stopped(why));
+            }
         }
         Ok(segments)
     }

@@ -9,14 +9,18 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use tokio::sync::mpsc;
 use weir_contracts::entry::RequestKind;
 
-use super::types::{JournalError, SlotHead, SlotState, SlotsExhausted};
+use super::{
+    types::{JournalError, SlotHead, SlotState, SlotsExhausted},
+    writer::Command,
+};
 
 /// Bytes of a slot; divides every sector size, so a slot never straddles two sectors.
 pub(crate) const SLOT_BYTES: usize = 64;
@@ -138,6 +142,8 @@ pub(crate) struct SlotTable {
     free: Mutex<Vec<u32>>,
     /// Written slots whose session ended without closing them; the journal's thread makes records of them.
     orphans: Mutex<Vec<(u32, u32)>>,
+    /// Tells the journal's thread of an orphan.
+    wake: OnceLock<mpsc::WeakSender<Command>>,
 }
 
 impl SlotTable {
@@ -164,6 +170,7 @@ impl SlotTable {
             generations: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             free: Mutex::new((0..slots).rev().collect()),
             orphans: Mutex::new(Vec::new()),
+            wake: OnceLock::new(),
         })
     }
 
@@ -201,6 +208,10 @@ impl SlotTable {
         let mut bytes = [0; SLOT_BYTES];
         self.file.read_exact_at(&mut bytes, offset(number))?;
         Ok(SlotImage::decode(number, &bytes))
+    }
+
+    pub(crate) fn wake_by(&self, commands: mpsc::WeakSender<Command>) {
+        let _ = self.wake.set(commands);
     }
 
     pub(crate) fn take_orphans(&self) -> Vec<(u32, u32)> {
@@ -261,20 +272,23 @@ impl Drop for Slot {
         if self.closed {
             return;
         }
-        let list = if self.written {
-            None
-        } else {
-            Some(&self.table.free)
-        };
-        match list {
-            Some(free) => free
+        if !self.written {
+            self.table
+                .free
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(self.number),
-            None => {
-                let mut orphans = self.table.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-                orphans.push((self.number, self.generation));
-            }
+                .push(self.number);
+            return;
+        }
+        let orphan = (self.number, self.generation);
+        self.table
+            .orphans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(orphan);
+        // A full queue wakes the thread as well.
+        if let Some(commands) = self.table.wake.get().and_then(mpsc::WeakSender::upgrade) {
+            let _ = commands.try_send(Command::Orphan);
         }
     }
 }

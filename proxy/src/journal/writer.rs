@@ -36,6 +36,8 @@ pub(crate) enum Command {
     },
     CloseLease(LeaseId, Answer<()>),
     Flush(Answer<u64>),
+    /// A slot was dropped; see the table's orphans.
+    Orphan,
 }
 
 /// Answers that wait for their group.
@@ -152,6 +154,7 @@ impl Writer {
                 self.pending.push(Pending::Done(answer));
             }
             Command::Flush(answer) => self.pending.push(Pending::Sequence(answer)),
+            Command::Orphan => {}
         }
         Ok(())
     }
