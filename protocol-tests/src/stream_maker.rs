@@ -258,6 +258,14 @@ impl Maker<'_> {
                 self.u32(8009);
                 Kind::Variant
             }
+            later => self.later_type(later),
+        };
+        (kind, false)
+    }
+
+    /// The types that came with 7.2 and later.
+    fn later_type(&mut self, number: u8) -> Kind {
+        match number {
             8 => {
                 self.out.extend([0xA7, 0xFF, 0xFF]);
                 self.collation();
@@ -292,8 +300,7 @@ impl Maker<'_> {
                 self.out.extend([0xF5, 100, 0, 0]);
                 Kind::UShort
             }
-        };
-        (kind, false)
+        }
     }
 
     fn value(&mut self, kind: Kind) {
