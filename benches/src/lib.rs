@@ -17,6 +17,8 @@ pub enum Shape {
     Mixed,
     /// The demo's `events`: 12 columns of a wide mix of types, 300 bytes on average.
     Events,
+    /// Twenty nullable INTs that are never NULL: 101 bytes.
+    Ints,
     /// Ten columns NOT NULL of fixed length: 57 bytes.
     Fixed,
     /// The columns of `Mixed` and five more, as NBCROW, half of the values NULL.
@@ -27,7 +29,14 @@ pub enum Shape {
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 5] = [Self::Mixed, Self::Events, Self::Fixed, Self::Nbc, Self::Plp];
+    pub const ALL: [Self; 6] = [
+        Self::Mixed,
+        Self::Events,
+        Self::Ints,
+        Self::Fixed,
+        Self::Nbc,
+        Self::Plp,
+    ];
 
     /// A name for reports.
     #[must_use]
@@ -35,6 +44,7 @@ impl Shape {
         match self {
             Self::Mixed => "mixed",
             Self::Events => "events",
+            Self::Ints => "ints",
             Self::Fixed => "fixed",
             Self::Nbc => "nbcrow",
             Self::Plp => "plp",
@@ -104,6 +114,7 @@ impl Maker {
                 wide,
                 &[0xA5, 64, 0],
             ],
+            Shape::Ints => &[INT_N; 20],
             Shape::Fixed => &[
                 &[0x38],
                 &[0x7F],
@@ -151,6 +162,10 @@ impl Maker {
                 self.mixed();
             }
             Shape::Events => self.event(),
+            Shape::Ints => {
+                self.bytes.push(0xD1);
+                (0..20).for_each(|_| self.byte_value(4));
+            }
             Shape::Fixed => {
                 self.bytes.push(0xD1);
                 self.fill(4 + 8 + 8 + 8 + 4 + 2 + 1 + 8 + 8 + 4);

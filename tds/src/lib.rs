@@ -11,6 +11,7 @@ pub mod col_metadata;
 pub mod data_type;
 pub mod error;
 pub mod framer;
+mod layout;
 pub mod login7;
 pub mod message;
 pub mod packet;

@@ -1,7 +1,7 @@
 //! Steps over one row that may be cut anywhere: the way of the rows that are not whole in the input, and of ALTROW.
 
-use crate::col_metadata::Layout;
 use crate::error::WireErrorKind;
+use crate::layout::Layout;
 use crate::token::TokenKind;
 use crate::value::ValueWalk;
 

@@ -1,9 +1,10 @@
 //! Finds the length of every token but the row tokens. Resumable: it goes on at the item (column, feature, label) where the
 //! bytes ended, so a token that arrives byte by byte costs no more than its number of fields.
 
-use crate::col_metadata::{FLAG_ENCRYPTED, NO_METADATA, Op, Origin, read_alt_column, read_cek_entry};
+use crate::col_metadata::{FLAG_ENCRYPTED, NO_METADATA, Origin, read_alt_column, read_cek_entry};
 use crate::col_metadata::{read_column, read_crypto, read_user_type};
 use crate::error::WireErrorKind;
+use crate::layout::Op;
 use crate::read::{Fail, Reader};
 use crate::token::TokenKind;
 use crate::type_info::{Framing, Place, TypeInfo};

@@ -1,7 +1,7 @@
 //! Steps over one value that may be cut anywhere, in constant memory: what is kept is a few counters and up to 8 length bytes.
 
-use crate::col_metadata::Op;
 use crate::error::WireErrorKind;
+use crate::layout::Op;
 use crate::type_info::{NEGATIVE_LENGTH, PLP_MISMATCH, PLP_NULL, PLP_UNKNOWN, TEXT_TIMESTAMP_LEN};
 
 /// Where in a value the walk stands.
@@ -82,7 +82,7 @@ impl ValueWalk {
     fn length(&mut self, op: Op, input: &[u8], at: &mut usize) -> Result<Option<bool>, WireErrorKind> {
         let width = match op {
             Op::Fixed(n) => return Ok(Some(self.data(u64::from(n)))),
-            Op::Byte | Op::TextPtr => 1,
+            Op::Byte | Op::Usual { .. } | Op::TextPtr => 1,
             Op::UShort => 2,
             Op::Long | Op::LongText => 4,
             Op::Plp => 8,
@@ -106,7 +106,7 @@ impl ValueWalk {
                 self.stage = Stage::ChunkLength;
                 false
             }
-            Op::Fixed(_) | Op::Byte | Op::UShort | Op::Long => self.data(n),
+            Op::Fixed(_) | Op::Byte | Op::Usual { .. } | Op::UShort | Op::Long => self.data(n),
         };
         Ok(Some(over))
     }

@@ -10,8 +10,9 @@
 //! (sql_variant, TEXT family, PLP) is returned when its head is complete, `bytes` ending before the value; the value then
 //! passes as row data does, in the `consumed` of that and later calls, and [`Walker::at_boundary`] is false until it is over.
 
-use crate::col_metadata::{AltMetadata, ColMetadata, Layout, Op, RowBounds};
+use crate::col_metadata::{AltMetadata, ColMetadata};
 use crate::error::{WireError, WireErrorKind};
+use crate::layout::{Layout, Op, RowBounds};
 use crate::row_walk::{Layouts, NO_LAYOUT, RowWalk};
 use crate::scan::{Length, Scan};
 use crate::token::TokenKind;
@@ -351,7 +352,7 @@ impl Walker {
     fn pass_rows(&mut self, kind: TokenKind, run: &mut Run<'_>) -> Result<(), WireError> {
         if kind != TokenKind::AltRow {
             let nbc = self.nbc_rows_legal();
-            let Some(layout) = &self.layout else {
+            let Some(layout) = &mut self.layout else {
                 return Err(WireError::at(self.token_offset, NO_LAYOUT));
             };
             let bounds = RowBounds {
@@ -487,7 +488,7 @@ impl Walker {
             self.result_sets = self.result_sets.saturating_add(1);
         } else if !metadata.columns.is_empty() {
             self.result_sets = self.result_sets.saturating_add(1);
-            let layout = Layout::new(metadata.columns.iter().map(|column| column.type_info.framing));
+            let layout = Layout::from_types(metadata.columns.iter().map(|column| &column.type_info));
             self.bitmap.clear();
             self.bitmap.reserve(layout.bitmap_len());
             self.layout = Some(layout);
@@ -506,7 +507,7 @@ impl Walker {
             };
             return Err(self.error_in_token(0, kind));
         }
-        let layout = Layout::new(metadata.columns.iter().map(|column| column.type_info.framing));
+        let layout = Layout::from_types(metadata.columns.iter().map(|column| &column.type_info));
         self.alt_layouts.push((metadata.id, layout));
         Ok(())
     }

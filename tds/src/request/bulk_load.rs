@@ -3,8 +3,9 @@
 //! The stream is a server's (COLMETADATA, ROW*, DONE) with three differences: the table of a TEXT column is one string,
 //! there is no NBCROW, and nothing else may stand in it (facts §8.6).
 
-use crate::col_metadata::{Layout, NO_METADATA, Origin, RowBounds, read_cek_entry, read_column};
+use crate::col_metadata::{NO_METADATA, Origin, read_cek_entry, read_column};
 use crate::error::{WireError, WireErrorKind};
+use crate::layout::{Layout, RowBounds};
 use crate::read::{Fail, Reader};
 use crate::row_walk::{Layouts, RowWalk};
 use crate::token::TokenKind;
@@ -202,7 +203,7 @@ impl BulkWalker {
                 8
             }),
             Some(TokenKind::Row) => {
-                let layout = self.layout.as_ref().ok_or(WireErrorKind::RowWithoutMetadata)?;
+                let layout = self.layout.as_mut().ok_or(WireErrorKind::RowWithoutMetadata)?;
                 let bounds = RowBounds {
                     begin_before: usize::MAX,
                     rows: u64::MAX,
