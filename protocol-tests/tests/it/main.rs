@@ -21,5 +21,6 @@ mod names;
 mod sources;
 mod token_fields;
 mod tree;
+mod walker_allocations;
 mod walker_random;
 mod walker_vectors;

@@ -7,8 +7,8 @@
 use super::RequestOptions;
 use super::parameter::{self, read_cipher_info};
 use super::rpc::{BY_NUMBER, CallFlags, NAME_UNITS_MAX, PARAMETER_NAME_UNITS_MAX, separator};
-use crate::col_metadata::Op;
 use crate::error::{WireError, WireErrorKind};
+use crate::layout::Op;
 use crate::read::{Fail, Reader};
 use crate::type_info::{Place, TypeInfo};
 use crate::value::ValueWalk;
