@@ -9,10 +9,10 @@ use weir_tds::walker::WalkerOptions;
 const SEED: u64 = 0x0B11_D7AB;
 const TABLES: u32 = 300;
 
-/// One of every type that a server of `version` may send.
-fn types(version: TdsVersion) -> Vec<ColumnType> {
+/// The types that every version knows.
+fn old_types() -> Vec<ColumnType> {
     let c = Collation::LATIN1;
-    let mut all = vec![
+    vec![
         ColumnType::TinyInt,
         ColumnType::Bit,
         ColumnType::SmallInt,
@@ -53,7 +53,13 @@ fn types(version: TdsVersion) -> Vec<ColumnType> {
             precision: 9,
             scale: 2,
         },
-    ];
+    ]
+}
+
+/// One of every type that a server of `version` may send.
+fn types(version: TdsVersion) -> Vec<ColumnType> {
+    let c = Collation::LATIN1;
+    let mut all = old_types();
     if version == TdsVersion::V7_0 {
         all.extend([
             ColumnType::LegacyChar(9, None),
