@@ -38,7 +38,7 @@ Connect (any driver; only the address changes):
 Operate (in another terminal):
   weir account show demo      weir top-up demo 1.00      weir usage --account demo      weir reconcile
   console   {console}/  sign in with the token  {token}
-  wallet    http://{wallet}/wallets/demo
+  wallet    http://{wallet}/wallets/{user}
 
 {READY}
 ",
@@ -49,5 +49,6 @@ Operate (in another terminal):
         cert = cert.display(),
         console = running.server(),
         wallet = running.wallet,
+        user = field("user_id"),
     )
 }

@@ -45,6 +45,8 @@ pub(super) struct Shown {
     mode: Mode,
     cut: Cut,
     tariff: String,
+    /// Whose wallet it is, in the wallet service.
+    user_id: uuid::Uuid,
     wallet_id: Option<String>,
 }
 
@@ -63,6 +65,7 @@ impl From<AccountView> for Shown {
             available: of(|w| w.available),
             receivable: of(|w| w.receivable),
             status,
+            user_id: account.user_id(),
             account: account.id,
             login: account.login,
             currency: account.currency,

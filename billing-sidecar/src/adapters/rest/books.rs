@@ -160,7 +160,7 @@ pub(super) async fn live(State(api): State<Arc<Api>>) -> Result<Json<Value>, Api
         "outbox_streams_behind": lag.streams,
         "charges_pending": open.open,
         "charges_failed": open.failed,
-        "proxies": api.hub.watchers(),
+        "proxies": api.hub.watchers().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "blocked": api.meters.blocked(),
     })))
 }
