@@ -110,21 +110,6 @@ fn judge_call(call: &Call<'_>, reader: &mut RpcReader<'_>) -> Result<Verdict, Wi
     })
 }
 
-/// Where in an RPC message a call says that it wants no metadata. The gate clears that: without COLMETADATA its rows
-/// could not be walked, and a client that has the metadata already reads it again without harm (facts 5.4).
-#[must_use]
-pub fn no_metadata_flags(body: &[u8], version: TdsVersion) -> Vec<usize> {
-    let mut places = Vec::new();
-    if let Ok(mut reader) = RpcReader::new(body, RequestOptions::new(version)) {
-        while let Ok(Some(call)) = reader.next_call() {
-            if call.flags.no_metadata() {
-                places.push(call.flags_at);
-            }
-        }
-    }
-    places
-}
-
 /// An empty batch under the headers of another request: carries its reset bit upstream (facts 10.6).
 #[must_use]
 pub fn empty_batch(body: &[u8], version: TdsVersion) -> Bytes {

@@ -307,6 +307,13 @@ impl Leg {
             .unwrap_or_default()
     }
 
+    /// The same, to be changed in place before it is taken.
+    pub fn body_mut(&mut self, header: &PacketHeader) -> &mut [u8] {
+        self.plain
+            .get_mut(HEADER_LEN..usize::from(header.length))
+            .unwrap_or_default()
+    }
+
     /// Takes the packet that [`Leg::peek_packet`] found, header included.
     pub fn take_packet(&mut self, header: &PacketHeader) -> Bytes {
         self.plain

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
     packet::{PacketStatus, PacketType},
-    request::bulk_load::BulkWalker,
+    request::{bulk_load::BulkWalker, rpc_walk::RpcWalker},
     walker::{Walker, WalkerOptions},
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Relay {
     pub(super) options: WalkerOptions,
     pub(super) requests: u32,
     pub(super) upload: Upload,
+    /// Walks the calls of the RPC in hand.
+    pub(super) calls: Option<RpcWalker>,
     pub(super) open: Option<Open>,
     /// Answered to the end, but not all of it is in the client's socket yet.
     pub(super) finished: Option<(Meter, Outcome)>,
@@ -187,6 +189,7 @@ impl Relay {
             options,
             requests: 0,
             upload: Upload::Idle,
+            calls: None,
             open: None,
             finished: None,
             walked: 0,

@@ -8,7 +8,11 @@ use weir_contracts::{
 use weir_tds::{
     error::WireError,
     packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType},
-    request::bulk_load::{BulkKind, BulkWalker},
+    request::{
+        RequestOptions,
+        bulk_load::{BulkKind, BulkWalker},
+        rpc_walk::RpcWalker,
+    },
 };
 
 use super::{
@@ -43,25 +47,6 @@ pub(super) fn request_kind(kind: PacketType) -> Option<RequestKind> {
     })
 }
 
-/// The option byte's bit that asks for no metadata.
-const NO_METADATA_BIT: u8 = 0x02;
-
-/// Clears that bit at `places` of the message, as far as they lie in this packet, whose body begins at `began`.
-fn clear_flags(packet: Bytes, began: usize, places: &[usize]) -> Bytes {
-    let body = packet.len().saturating_sub(HEADER_LEN);
-    let here = |place: &&usize| (began..began + body).contains(*place);
-    if !places.iter().any(|place| here(&place)) {
-        return packet;
-    }
-    let mut packet = BytesMut::from(&packet[..]);
-    for place in places.iter().filter(here) {
-        if let Some(byte) = packet.get_mut(HEADER_LEN + place - began) {
-            *byte &= !NO_METADATA_BIT;
-        }
-    }
-    packet.freeze()
-}
-
 impl Relay {
     pub(super) fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         while cx.server.out.len() < SERVER_OUT_MAX {
@@ -93,6 +78,8 @@ impl Relay {
                 header.kind.byte()
             )));
         }
+        let options = RequestOptions::new(self.options.version);
+        self.calls = (header.kind == PacketType::Rpc).then(|| RpcWalker::new(options));
         self.upload = Upload::Inspect(Held {
             kind: header.kind,
             first_status: header.status,
@@ -113,6 +100,7 @@ impl Relay {
         if kind != header.kind {
             return Err(client_fault("another request began inside a request"));
         }
+        self.ask_for_metadata(kind, header, cx);
         let packet = cx.client.take_packet(header);
         let last = header.status.is_eom();
         match std::mem::replace(&mut self.upload, Upload::Idle) {
@@ -128,6 +116,20 @@ impl Relay {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Clears fNoMetaData in the calls of an RPC, in place: without COLMETADATA their rows could not be walked, and a
+    /// client that has the metadata already reads it again without harm (facts 5.4).
+    fn ask_for_metadata(&mut self, kind: PacketType, header: &PacketHeader, cx: &mut Context<'_>) {
+        if kind != PacketType::Rpc {
+            return;
+        }
+        if let Some(calls) = &mut self.calls
+            && calls.walk(cx.client.body_mut(header)).is_err()
+        {
+            // The server says what is wrong with the request; rows without metadata would be refused on their way back.
+            self.calls = None;
         }
     }
 
@@ -225,14 +227,7 @@ impl Relay {
             Upload::Forward(held.kind)
         };
         let readable = self.count_bulk(&held.body);
-        let flags = match held.kind {
-            PacketType::Rpc if held.complete => request::no_metadata_flags(&held.body, self.options.version),
-            _ => Vec::new(),
-        };
-        let mut began = 0;
         for packet in held.packets {
-            let packet = clear_flags(packet, began, &flags);
-            began += packet.len().saturating_sub(HEADER_LEN);
             cx.server.send(packet)?;
         }
         self.refuse_unreadable_bulk(readable, cx)

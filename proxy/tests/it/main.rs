@@ -1,4 +1,5 @@
 //! The proxy's parts under crashes, contention and a failing neighbour.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod credit;
 mod fake_billing;
