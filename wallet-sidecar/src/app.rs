@@ -20,9 +20,9 @@ use crate::{
         system_clock::SystemClock,
     },
     config::{Config, ConfigError},
-    health::Part,
+    health::Healths,
     ports::{broker::BrokerError, event_store::StoreError},
-    projections::Projector,
+    projections::{Projector, Sweep},
     relay::Relay,
     service::{self, Service},
     writer::{self, Board, Desk, Writer},
@@ -112,24 +112,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             what: "open the stores".to_owned(),
             source: e.into(),
         })??;
-    let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
-    let tasks = TaskTracker::new();
+    let (stop, background, failed): (CancellationToken, CancellationToken, CancellationToken) =
+        Default::default();
     let projected = watch::Sender::new(0);
-    let (relay_health, projector_health) = (Arc::<Part>::default(), Arc::<Part>::default());
-    let projector = Projector {
-        broker: Arc::new(stores.broker.clone()),
-        read_model: stores.read_model.clone(),
-        position: projected.clone(),
-        health: Arc::clone(&projector_health),
-    };
-    projector.bind().await?;
+    let healths = Healths::default();
+    let background_parts = Background::of(&stores, &projected, &healths);
+    background_parts.projector.bind().await?;
     let board = Arc::clone(&stores.board);
-    let relay = Relay {
-        store: stores.store.clone(),
-        broker: Arc::new(stores.broker.clone()),
-        board: Arc::clone(&board),
-        health: Arc::clone(&relay_health),
-    };
     let (writer, writer_thread) =
         Writer::start(stores.desk, failed.clone()).map_err(|source| StartError::Io {
             what: "start the writer's thread".to_owned(),
@@ -141,13 +130,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: stores.store,
         read_model: stores.read_model,
         projected: projected.subscribe(),
-        relay_health,
-        projector_health,
+        healths,
     });
+    let tasks = TaskTracker::new();
+    background_parts.spawn(&tasks, &failed, &background);
     let guard = BearerToken::new(&config.token);
-    let background = CancellationToken::new();
-    spawn(&tasks, &failed, relay.run(background.clone()));
-    spawn(&tasks, &failed, projector.run(background.clone()));
     let faces = TaskTracker::new();
     spawn(
         &faces,
@@ -167,6 +154,45 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         writer_thread,
         board,
     })
+}
+
+/// What works beside the calls.
+struct Background {
+    relay: Relay,
+    projector: Projector,
+    sweep: Sweep,
+}
+
+impl Background {
+    fn of(stores: &Stores, projected: &watch::Sender<u64>, healths: &Healths) -> Self {
+        Self {
+            relay: Relay {
+                store: stores.store.clone(),
+                broker: Arc::new(stores.broker.clone()),
+                board: Arc::clone(&stores.board),
+                health: Arc::clone(&healths.relay),
+            },
+            projector: Projector {
+                broker: Arc::new(stores.broker.clone()),
+                read_model: stores.read_model.clone(),
+                position: projected.clone(),
+                health: Arc::clone(&healths.projector),
+            },
+            sweep: Sweep {
+                store: stores.store.clone(),
+                board: Arc::clone(&stores.board),
+                read_model: stores.read_model.clone(),
+                position: projected.clone(),
+                health: Arc::clone(&healths.sweep),
+            },
+        }
+    }
+
+    fn spawn(self, tasks: &TaskTracker, failed: &CancellationToken, stop: &CancellationToken) {
+        spawn(tasks, failed, self.relay.run(stop.clone()));
+        spawn(tasks, failed, self.projector.run(stop.clone()));
+        spawn(tasks, failed, self.sweep.run(stop.clone()));
+    }
 }
 
 /// Runs a part; its end, also by a panic, before the stop counts as a failure of the service.

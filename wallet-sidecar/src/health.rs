@@ -1,6 +1,15 @@
 //! How the service's parts are, for `/ready`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The parts that work beside the calls.
+#[derive(Clone, Default)]
+#[allow(missing_docs, reason = "each field is the part that it names")]
+pub struct Healths {
+    pub relay: Arc<Part>,
+    pub projector: Arc<Part>,
+    pub sweep: Arc<Part>,
+}
 
 /// One part: well, or failing with a cause. Starts as not yet proved.
 pub struct Part {

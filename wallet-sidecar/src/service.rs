@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use weir_contracts::event::{TransactionCreated, WalletUpdated};
 
 use crate::{
-    health::Part,
+    health::Healths,
     ledger::TrialBalance,
     ports::{
         event_store::{EventStore, READ_ROWS_MAX, StoreError},
@@ -36,8 +36,7 @@ pub struct Service {
     store: Arc<dyn EventStore>,
     read_model: Arc<dyn ReadModel>,
     projected: watch::Receiver<u64>,
-    relay_health: Arc<Part>,
-    projector_health: Arc<Part>,
+    healths: Healths,
     sums: Arc<Mutex<Sums>>,
 }
 
@@ -56,8 +55,7 @@ pub struct Parts {
     pub store: Arc<dyn EventStore>,
     pub read_model: Arc<dyn ReadModel>,
     pub projected: watch::Receiver<u64>,
-    pub relay_health: Arc<Part>,
-    pub projector_health: Arc<Part>,
+    pub healths: Healths,
 }
 
 /// One line of `/ready`.
@@ -81,8 +79,7 @@ impl Service {
             store: parts.store,
             read_model: parts.read_model,
             projected: parts.projected,
-            relay_health: parts.relay_health,
-            projector_health: parts.projector_health,
+            healths: parts.healths,
             sums: Arc::default(),
         }
     }
@@ -178,8 +175,9 @@ impl Service {
         };
         vec![
             line("event_store", writable),
-            line("relay", self.relay_health.trouble()),
-            line("projection", self.projector_health.trouble()),
+            line("relay", self.healths.relay.trouble()),
+            line("projection", self.healths.projector.trouble()),
+            line("sweep", self.healths.sweep.trouble()),
             Check {
                 name: "projection_lag",
                 ok: lag <= LAG_READY_MAX,

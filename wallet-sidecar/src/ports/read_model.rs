@@ -1,4 +1,4 @@
-//! The read model: documents for queries, made from the broker's messages alone.
+//! The read model: documents for queries, made from the broker's messages, completed from the event store.
 
 use weir_contracts::event::{TransactionCreated, WalletUpdated};
 
@@ -65,6 +65,10 @@ pub trait ReadModel: Send + Sync + 'static {
     fn wallet_of_user(&self, user_id: &str) -> Result<Option<WalletUpdated>, StoreError>;
     /// A page of a wallet's transactions.
     fn transactions(&self, wallet_id: &str, filter: &Filter) -> Result<Page, StoreError>;
-    /// Drops every document, so that the messages can be applied again.
+    /// Position up to which every event is known to be in it.
+    fn swept(&self) -> Result<u64, StoreError>;
+    /// Keeps that position.
+    fn set_swept(&self, position: u64) -> Result<(), StoreError>;
+    /// Drops every document and the position, so that all is applied again.
     fn clear(&self) -> Result<(), StoreError>;
 }

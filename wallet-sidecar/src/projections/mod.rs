@@ -2,5 +2,7 @@
 
 pub mod change;
 pub mod projector;
+pub mod sweep;
 
 pub use projector::{PROJECTION_QUEUE, Projector};
+pub use sweep::Sweep;

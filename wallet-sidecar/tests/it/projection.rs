@@ -20,7 +20,7 @@ use weir_wallet::{
         event_store::{EventStore, OutMessage, StoreError},
         read_model::{Applied, Change, Filter, Page, ReadModel},
     },
-    projections::{PROJECTION_QUEUE, Projector},
+    projections::{PROJECTION_QUEUE, Projector, Sweep},
     relay::Relay,
 };
 
@@ -182,6 +182,14 @@ impl ReadModel for Failing {
         self.inner.transactions(wallet_id, filter)
     }
 
+    fn swept(&self) -> Result<u64, StoreError> {
+        self.inner.swept()
+    }
+
+    fn set_swept(&self, position: u64) -> Result<(), StoreError> {
+        self.inner.set_swept(position)
+    }
+
     fn clear(&self) -> Result<(), StoreError> {
         self.inner.clear()
     }
@@ -275,4 +283,56 @@ async fn the_embedded_broker_takes_a_long_outbox_in_order() {
     );
     assert_eq!(projector.step().await.unwrap(), 100);
     assert_eq!(read_model.wallet("w-a").unwrap().unwrap().balance, "300.00");
+}
+
+#[tokio::test]
+async fn what_the_broker_lost_is_found_and_a_dropped_read_model_is_rebuilt() {
+    let bench = Bench::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = desk::open(dir.path());
+    let (mut desk, board) = desk::desk_over(store.clone());
+    desk::one(&mut desk, desk::create("c", "5")).unwrap();
+    desk::one(&mut desk, desk::top_up("t", "1")).unwrap();
+    // Relayed, and the broker lost all of it before the projector saw any.
+    store.relayed(u64::MAX).unwrap();
+    let sweep = Sweep {
+        store: store.clone(),
+        board,
+        read_model: Arc::clone(&bench.read_model),
+        position: watch::Sender::new(0),
+        health: Arc::default(),
+    };
+    let total = |wallet: &str| {
+        let filter = Filter {
+            page: 1,
+            limit: 1,
+            ..Filter::default()
+        };
+        bench.read_model.transactions(wallet, &filter).unwrap().total
+    };
+    for _ in 0..2 {
+        sweep.all().await.unwrap();
+        let shown = bench.read_model.wallet_of_user("demo").unwrap().unwrap();
+        assert_eq!((shown.balance.as_str(), total(&shown.wallet_id)), ("6.00", 2));
+        assert_eq!(bench.read_model.swept().unwrap(), store.head().unwrap());
+        assert_eq!(*sweep.position.borrow(), store.head().unwrap());
+        bench.read_model.clear().unwrap();
+    }
+    // Messages that come after all are known already, not other content.
+    sweep.all().await.unwrap();
+    desk::one(&mut desk, desk::capture("x", "none", "2")).unwrap();
+    let late: Vec<_> = store
+        .outbox(100)
+        .unwrap()
+        .into_iter()
+        .map(|i| i.message)
+        .collect();
+    sweep.all().await.unwrap();
+    bench.send(&late).await;
+    bench.projector().step().await.unwrap();
+    assert!(bench.broker.dead_letters(PROJECTION_QUEUE).is_empty());
+    assert_eq!(
+        bench.read_model.wallet_of_user("demo").unwrap().unwrap().balance,
+        "4.00"
+    );
 }

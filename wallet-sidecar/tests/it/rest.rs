@@ -260,6 +260,9 @@ async fn health_and_readiness_need_no_token_and_readiness_is_proved() {
         .iter()
         .map(|c| c["name"].clone())
         .collect();
-    assert_eq!(names, ["event_store", "relay", "projection", "projection_lag"]);
+    assert_eq!(
+        names,
+        ["event_store", "relay", "projection", "sweep", "projection_lag"]
+    );
     world.stop().await;
 }

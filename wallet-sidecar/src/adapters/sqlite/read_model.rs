@@ -1,4 +1,4 @@
-//! The read model on SQLite, in a file of its own: it can be deleted and is rebuilt from the broker's messages.
+//! The read model on SQLite, in a file of its own: it can be deleted and is rebuilt by the sweep.
 
 use std::{path::Path, sync::Mutex};
 
@@ -13,7 +13,8 @@ use crate::ports::{
 };
 
 /// Documents are kept as JSON beside the columns that queries need (seed 003 §3.2 indexes).
-const SCHEMA: &[&str] = &["
+const SCHEMA: &[&str] = &[
+    "
 CREATE TABLE wallets (
     wallet_id TEXT PRIMARY KEY,
     user_id TEXT NOT NULL,
@@ -38,7 +39,12 @@ CREATE TABLE transactions (
 CREATE INDEX idx_transactions_wallet_id ON transactions (wallet_id, position);
 CREATE INDEX idx_transactions_created_at ON transactions (wallet_id, created_micros);
 CREATE INDEX idx_transactions_reference ON transactions (reference_id, reference_type);
-"];
+",
+    "
+CREATE TABLE swept (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL) STRICT;
+INSERT INTO swept VALUES (1, 0);
+",
+];
 
 /// The read model in one SQLite file.
 pub struct SqliteReadModel {
@@ -250,9 +256,23 @@ impl ReadModel for SqliteReadModel {
         })
     }
 
+    fn swept(&self) -> Result<u64, StoreError> {
+        let position: i64 = locked(&self.reader)
+            .query_row("SELECT position FROM swept", [], |row| row.get(0))
+            .map_err(failed)?;
+        as_u64(position)
+    }
+
+    fn set_swept(&self, position: u64) -> Result<(), StoreError> {
+        locked(&self.writer)
+            .execute("UPDATE swept SET position = ?", [as_i64(position)])
+            .map_err(failed)?;
+        Ok(())
+    }
+
     fn clear(&self) -> Result<(), StoreError> {
         locked(&self.writer)
-            .execute_batch("BEGIN IMMEDIATE; DELETE FROM transactions; DELETE FROM wallets; COMMIT;")
+            .execute_batch("BEGIN IMMEDIATE; DELETE FROM transactions; DELETE FROM wallets; UPDATE swept SET position = 0; COMMIT;")
             .map_err(failed)
     }
 }

@@ -50,15 +50,18 @@ pub(crate) fn read_model_contract(open: &dyn Fn() -> Box<dyn ReadModel>) {
     documents_move_only_forward(model.as_ref());
     transactions_are_inserted_once(model.as_ref());
     pages_are_filtered_and_counted(model.as_ref());
+    assert_eq!(model.swept().unwrap(), 0);
+    model.set_swept(7).unwrap();
     drop(model);
     let model = open();
+    assert_eq!(model.swept().unwrap(), 7);
     assert_eq!(
         model.wallet_of_user("a").unwrap().unwrap().balance,
         "3.00",
         "it survives"
     );
     model.clear().unwrap();
-    assert_eq!(model.position().unwrap(), 0);
+    assert_eq!((model.position().unwrap(), model.swept().unwrap()), (0, 0));
     assert_eq!(model.wallet_of_user("a").unwrap(), None);
     assert_eq!(
         model.apply(&[Change::Wallet(wallet("a", "1.00", 1))]).unwrap(),
