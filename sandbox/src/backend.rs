@@ -20,8 +20,8 @@ pub(crate) trait Serve: Send {
 /// What a backend says to a login.
 #[derive(Debug)]
 pub(crate) enum LoginAnswer {
-    /// Check the password, answer as a server does.
-    Usual,
+    /// Check the password, answer as a server does, with these tokens behind LOGINACK.
+    Usual { extra: BytesMut },
     /// These tokens, then go on or close.
     Tokens { tokens: BytesMut, close: bool },
     /// Nothing, ever.
@@ -50,10 +50,12 @@ impl Backends {
         }
     }
 
-    pub(crate) fn login_answer(&self, info: &LoginInfo) -> LoginAnswer {
+    pub(crate) fn login_answer(&self, info: &LoginInfo, server: &str) -> LoginAnswer {
         match self {
-            Self::Sqlite(_) => LoginAnswer::Usual,
-            Self::Scenario(scenario) => scenario.login_answer(info),
+            Self::Sqlite(_) => LoginAnswer::Usual {
+                extra: BytesMut::new(),
+            },
+            Self::Scenario(scenario) => scenario.login_answer(info, server),
         }
     }
 

@@ -62,9 +62,8 @@ pub(crate) async fn login(
         return Err(ConnError::Refused);
     };
     let info = info(&login7, version, spid, transport.is_encrypted());
-    let scripted = shared.backends.login_answer(&info);
-    match scripted {
-        LoginAnswer::Usual => {}
+    let extra = match shared.backends.login_answer(&info, &shared.config.server_name) {
+        LoginAnswer::Usual { extra } => extra,
         LoginAnswer::Tokens { tokens, close } => {
             send(transport, spid, &tokens).await?;
             return if close { refuse(transport).await } else { Ok(info) };
@@ -75,12 +74,16 @@ pub(crate) async fn login(
                 transport.packet().await?;
             }
         }
-    }
+    };
     let mut tokens = TokenBuf::new(version);
     let (info, accepted) = match decide(&login7, info, &shared.config) {
         Ok(info) => {
             let acks = shared.backends.feature_acks();
-            answer(&mut tokens, &login7, &info, &shared.config, &acks);
+            let behind_ack = Behind {
+                features: &acks,
+                tokens: &extra,
+            };
+            answer(&mut tokens, &login7, &info, &shared.config, &behind_ack);
             (info, true)
         }
         Err((info, messages)) => {
@@ -243,14 +246,14 @@ fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
     }
 }
 
+/// What stands behind LOGINACK beside the usual.
+struct Behind<'a> {
+    features: &'a [(u8, Vec<u8>)],
+    tokens: &'a [u8],
+}
+
 /// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (facts §4.5).
-fn answer(
-    tokens: &mut TokenBuf,
-    login7: &Login7,
-    info: &LoginInfo,
-    config: &Config,
-    extra: &[(u8, Vec<u8>)],
-) {
+fn answer(tokens: &mut TokenBuf, login7: &Login7, info: &LoginInfo, config: &Config, extra: &Behind<'_>) {
     let server = &config.server_name;
     tokens.env_database(&info.database, "master");
     Message::new(
@@ -273,10 +276,12 @@ fn answer(
     }
     acks.extend(
         extra
+            .features
             .iter()
             .filter(|(id, _)| login7.feature(*id).is_some())
             .cloned(),
     );
+    tokens.raw(extra.tokens);
     if !acks.is_empty() && info.version >= TdsVersion::V7_4 {
         tokens.feature_ext_ack(&acks);
     }

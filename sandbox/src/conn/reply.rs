@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use weir_tds::build::TokenBuf;
 use weir_tds::message::PacketWriter;
@@ -37,12 +38,13 @@ pub(crate) enum Stopped {
     Gone,
 }
 
-/// Where a response is written.
+/// Where a response is written. Made on the runtime, used on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Reply {
     writer: PacketWriter,
     out: mpsc::Sender<Out>,
     cancel: Arc<Cancel>,
+    runtime: Handle,
 }
 
 impl Reply {
@@ -51,6 +53,7 @@ impl Reply {
             writer: PacketWriter::new(packet_size, spid),
             out,
             cancel,
+            runtime: Handle::current(),
         }
     }
 
@@ -61,10 +64,6 @@ impl Reply {
 
     pub(crate) fn cancel(&self) -> &Arc<Cancel> {
         &self.cancel
-    }
-
-    pub(crate) fn set_packet_size(&mut self, size: u16) {
-        self.writer.set_packet_size(size);
     }
 
     /// Takes token bytes (emptying `tokens`) and hands on what is a chunk. Blocks while the client does not read.
@@ -102,6 +101,11 @@ impl Reply {
     /// Sends bytes as they are, outside every message.
     pub(crate) fn raw(&mut self, bytes: Bytes) -> Result<(), Stopped> {
         self.send(Out::Packets(bytes))
+    }
+
+    /// Waits until nobody is there to read: for servers that never answer.
+    pub(crate) fn wait_gone(&mut self) {
+        self.runtime.block_on(self.out.closed());
     }
 
     pub(crate) fn send(&mut self, out: Out) -> Result<(), Stopped> {

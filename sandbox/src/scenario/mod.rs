@@ -1,38 +1,441 @@
-//! The scripted backend: a request is matched, its steps are played.
+//! The scripted backend: a request is matched by rules, the steps of the first that fits are played.
+//!
+//! A script is built in Rust or read from TOML or JSON (the same types). It makes what SQLite never could: broken
+//! streams, values of any length, silence, resets in mid-token, servers that never acknowledge.
+//!
+//! ```
+//! use weir_sandbox::scenario::{Rule, Scenario, Step};
+//! let scenario = Scenario::new()
+//!     .rule(Rule::text_is("SELECT big").steps([
+//!         Step::columns(&[("v", "varbinary(max)")]),
+//!         Step::RowStart,
+//!         Step::Plp { length: 1 << 30, known: true, chunk: 65_536, fill: 0x41 },
+//!         Step::done(0x10, 0xC1, 1),
+//!     ]))
+//!     .rule(Rule::procedure("hang").steps([Step::Never]));
+//! let text = r#"
+//!     [[rules]]
+//!     when = { text_contains = "slow" }
+//!     steps = [{ delay_ms = 200 }, { error = { number = 50000, class = 16, text = "late" } }, { done = { status = 2 } }]
+//! "#;
+//! let read: Scenario = toml::from_str(text).unwrap();
+//! # assert_eq!(read.rules.len(), 1);
+//! ```
 
-use bytes::BytesMut;
+mod play;
+
+use std::fmt;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-
-use crate::backend::{LoginAnswer, Serve};
-use crate::config::Config;
-use crate::conn::reply::{Reply, Stopped};
-use crate::conn::{LoginInfo, Request};
+use weir_tds::build::TokenBuf;
 
 /// A script.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Scenario {}
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// What happens at LOGIN7.
+    pub login: LoginScript,
+    /// Tried in order; the first that fits and is not used up is played.
+    pub rules: Vec<Rule>,
+    /// Played when no rule fits; if empty, one DONE.
+    pub otherwise: Vec<Step>,
+    /// Never acknowledge an ATTENTION.
+    pub ignore_attention: bool,
+}
 
-struct Player;
+/// What happens at LOGIN7.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoginScript {
+    /// In place of the usual answer, whatever the password; only steps that make tokens count.
+    pub answer: Option<Vec<Step>>,
+    /// Close after `answer`.
+    pub close: bool,
+    /// Stands in the usual answer behind LOGINACK: routing, SESSIONSTATE and the like.
+    pub extra: Vec<Step>,
+    /// Features acknowledged when asked for, with their data as hex.
+    pub feature_acks: Vec<FeatureAck>,
+    /// Never answer.
+    pub never: bool,
+}
 
-impl Serve for Player {
-    fn serve(&mut self, _request: &Request, reply: &mut Reply) -> Result<(), Stopped> {
-        reply.begin();
-        reply.finish()
+/// A feature's acknowledgement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureAck {
+    /// Feature id.
+    pub id: u8,
+    /// Data, as hex.
+    #[serde(default)]
+    pub data: String,
+}
+
+/// Steps for the requests that fit.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// Which requests.
+    pub when: When,
+    /// How often per connection; `None` is always.
+    pub times: Option<u64>,
+    /// What is played. The message ends behind the last step unless a step closed or hung the connection.
+    pub steps: Vec<Step>,
+}
+
+/// Conditions; all that are given must hold.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct When {
+    /// Kind of request.
+    pub kind: Option<RequestKind>,
+    /// The batch's text, or the text parameter of an RPC, is this.
+    pub text_is: Option<String>,
+    /// It contains this.
+    pub text_contains: Option<String>,
+    /// The RPC's procedure, without case; numbered ones by their `sp_` name.
+    pub procedure: Option<String>,
+    /// The nth request of its connection, from 1.
+    pub nth: Option<u64>,
+}
+
+/// Kinds of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// SQL batch.
+    Batch,
+    /// RPC.
+    Rpc,
+    /// Transaction manager request.
+    Transaction,
+    /// Bulk load.
+    BulkLoad,
+}
+
+/// Tokens made by a closure for the version in use.
+#[derive(Clone)]
+pub struct Made(Arc<dyn Fn(&mut TokenBuf) + Send + Sync>);
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Made(..)")
+    }
+}
+
+/// A column of a script: name and T-SQL type.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// As in a declaration: `int`, `nvarchar(max)`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Told as not nullable, with a fixed type where there is one.
+    #[serde(default)]
+    pub not_null: bool,
+}
+
+/// One step of an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Step {
+    /// COLMETADATA; the columns also give the types of `rows`.
+    Columns(Vec<ColumnSpec>),
+    /// A row, `times` over; values as JSON, dates and decimals as strings, binary as `0x…`.
+    Rows {
+        /// One per column.
+        values: Vec<serde_json::Value>,
+        /// How often.
+        #[serde(default = "once")]
+        times: u64,
+    },
+    /// The token byte of a ROW; its cells follow.
+    RowStart,
+    /// One cell of a row begun by `RowStart`, of the type of the column at this index.
+    Cell {
+        /// Index of the column, from 0.
+        column: usize,
+        /// As in `Rows`.
+        value: serde_json::Value,
+    },
+    /// A PLP value of any length, made as it is sent.
+    Plp {
+        /// Bytes.
+        length: u64,
+        /// State the length in front.
+        #[serde(default)]
+        known: bool,
+        /// Bytes of a chunk.
+        #[serde(default = "plp_chunk")]
+        chunk: u32,
+        /// The byte that it is full of.
+        #[serde(default)]
+        fill: u8,
+    },
+    /// Bytes of the token stream, as hex.
+    Hex(String),
+    /// Tokens made in Rust.
+    #[serde(skip)]
+    Made(Made),
+    /// ERROR (or INFO, by its class).
+    Error {
+        /// Number.
+        number: i32,
+        /// Class: 11 and above is an error.
+        class: u8,
+        /// State.
+        #[serde(default)]
+        state: u8,
+        /// Text.
+        text: String,
+    },
+    /// A token of the DONE family, status as given.
+    Done {
+        /// `done`, `proc` or `in_proc`.
+        #[serde(default)]
+        kind: DoneToken,
+        /// Status bits.
+        #[serde(default)]
+        status: u16,
+        /// CurCmd.
+        #[serde(default)]
+        command: u16,
+        /// Row count.
+        #[serde(default)]
+        rows: u64,
+    },
+    /// RETURNSTATUS.
+    ReturnStatus(i32),
+    /// ENVCHANGE 20.
+    Routing {
+        /// Server name.
+        server: String,
+        /// Port.
+        port: u16,
+    },
+    /// ENVCHANGE with texts.
+    EnvText {
+        /// Type.
+        kind: u8,
+        /// New value.
+        new: String,
+        /// Old value.
+        #[serde(default)]
+        old: String,
+    },
+    /// ENVCHANGE with bytes, as hex.
+    EnvBytes {
+        /// Type.
+        kind: u8,
+        /// New value.
+        #[serde(default)]
+        new: String,
+        /// Old value.
+        #[serde(default)]
+        old: String,
+    },
+    /// These steps, over and over.
+    Repeat {
+        /// How often.
+        times: u64,
+        /// What.
+        steps: Vec<Step>,
+    },
+    /// Waits; an ATTENTION ends the wait.
+    DelayMs(u64),
+    /// Sends what there is as a short packet.
+    Flush,
+    /// From here on packets have these body sizes, in turn; empty returns to full packets.
+    Split(Vec<usize>),
+    /// Ends the message; a further one begins.
+    EndMessage,
+    /// Bytes outside every message, packet headers included, as hex.
+    RawPackets(String),
+    /// Waits for an ATTENTION; later steps are then played to their end.
+    AwaitAttention,
+    /// Never answers; ends with the connection.
+    Never,
+    /// Sends what there is and closes; with bytes in hand, in mid-token.
+    Close,
+    /// The same with a TCP reset.
+    Reset,
+}
+
+/// Which token of the DONE family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoneToken {
+    /// DONE.
+    #[default]
+    Done,
+    /// DONEPROC.
+    Proc,
+    /// DONEINPROC.
+    InProc,
+}
+
+fn once() -> u64 {
+    1
+}
+
+fn plp_chunk() -> u32 {
+    8000
+}
+
+impl Step {
+    /// COLMETADATA from names and T-SQL types.
+    #[must_use]
+    pub fn columns(columns: &[(&str, &str)]) -> Self {
+        let one = |(name, kind): &(&str, &str)| ColumnSpec {
+            name: (*name).to_owned(),
+            kind: (*kind).to_owned(),
+            not_null: false,
+        };
+        Self::Columns(columns.iter().map(one).collect())
+    }
+
+    /// One row, `times` over.
+    #[must_use]
+    pub fn rows(times: u64, values: impl IntoIterator<Item = serde_json::Value>) -> Self {
+        Self::Rows {
+            values: values.into_iter().collect(),
+            times,
+        }
+    }
+
+    /// A DONE.
+    #[must_use]
+    pub fn done(status: u16, command: u16, rows: u64) -> Self {
+        Self::Done {
+            kind: DoneToken::Done,
+            status,
+            command,
+            rows,
+        }
+    }
+
+    /// An ERROR of class 16.
+    #[must_use]
+    pub fn error(number: i32, text: &str) -> Self {
+        Self::Error {
+            number,
+            class: 16,
+            state: 1,
+            text: text.to_owned(),
+        }
+    }
+
+    /// Tokens made with [`weir_tds::build`].
+    #[must_use]
+    pub fn tokens(make: impl Fn(&mut TokenBuf) + Send + Sync + 'static) -> Self {
+        Self::Made(Made(Arc::new(make)))
+    }
+}
+
+impl Rule {
+    /// Requests whose text is exactly this.
+    #[must_use]
+    pub fn text_is(text: &str) -> Self {
+        Self {
+            when: When {
+                text_is: Some(text.to_owned()),
+                ..When::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Requests whose text contains this.
+    #[must_use]
+    pub fn text_contains(text: &str) -> Self {
+        Self {
+            when: When {
+                text_contains: Some(text.to_owned()),
+                ..When::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// RPCs of this procedure.
+    #[must_use]
+    pub fn procedure(name: &str) -> Self {
+        Self {
+            when: When {
+                procedure: Some(name.to_owned()),
+                ..When::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The nth request of each connection, from 1.
+    #[must_use]
+    pub fn nth(nth: u64) -> Self {
+        Self {
+            when: When {
+                nth: Some(nth),
+                ..When::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Requests of a kind.
+    #[must_use]
+    pub fn kind(kind: RequestKind) -> Self {
+        Self {
+            when: When {
+                kind: Some(kind),
+                ..When::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// How often per connection.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    /// What is played.
+    #[must_use]
+    pub fn steps(mut self, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.steps.extend(steps);
+        self
     }
 }
 
 impl Scenario {
-    pub(crate) fn connection(&self, _info: &LoginInfo, _config: &Config) -> Box<dyn Serve> {
-        Box::new(Player)
+    /// An empty script: every request is answered with one DONE.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
-    pub(crate) fn acknowledges_attention(&self) -> bool {
-        true
+
+    /// Adds a rule behind those there are.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
     }
-    pub(crate) fn login_answer(&self, _info: &LoginInfo) -> LoginAnswer {
-        let _ = BytesMut::new();
-        LoginAnswer::Usual
+
+    /// Steps for requests that no rule fits.
+    #[must_use]
+    pub fn otherwise(mut self, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.otherwise.extend(steps);
+        self
     }
-    pub(crate) fn feature_acks(&self) -> Vec<(u8, Vec<u8>)> {
-        Vec::new()
+
+    /// What happens at LOGIN7.
+    #[must_use]
+    pub fn login(mut self, login: LoginScript) -> Self {
+        self.login = login;
+        self
     }
 }

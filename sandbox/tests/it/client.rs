@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A token, as far as tests look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     Columns(usize),
     Rows(u64),
     Done { kind: TokenKind, status: u16, rows: u64 },
@@ -37,16 +37,16 @@ pub enum Event {
 
 /// One response message.
 #[derive(Debug, Clone, Default)]
-pub struct Response {
-    pub events: Vec<Event>,
-    pub rows: u64,
-    pub bytes: u64,
-    pub spids: Vec<u16>,
-    pub packets: u64,
+pub(crate) struct Response {
+    pub(crate) events: Vec<Event>,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) spids: Vec<u16>,
+    pub(crate) packets: u64,
 }
 
 impl Response {
-    pub fn errors(&self) -> Vec<i32> {
+    pub(crate) fn errors(&self) -> Vec<i32> {
         self.events
             .iter()
             .filter_map(|e| {
@@ -58,13 +58,13 @@ impl Response {
             })
             .collect()
     }
-    pub fn envs(&self) -> Vec<u8> {
+    pub(crate) fn envs(&self) -> Vec<u8> {
         self.events
             .iter()
             .filter_map(|e| if let Event::Env(n) = e { Some(*n) } else { None })
             .collect()
     }
-    pub fn dones(&self) -> Vec<(TokenKind, u16, u64)> {
+    pub(crate) fn dones(&self) -> Vec<(TokenKind, u16, u64)> {
         let one = |e: &Event| {
             if let Event::Done { kind, status, rows } = e {
                 Some((*kind, *status, *rows))
@@ -74,27 +74,27 @@ impl Response {
         };
         self.events.iter().filter_map(one).collect()
     }
-    pub fn last_status(&self) -> u16 {
+    pub(crate) fn last_status(&self) -> u16 {
         self.dones().last().map_or(0xFFFF, |d| d.1)
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: BytesMut,
     framer: Framer,
-    pub version: TdsVersion,
-    pub packet_size: u16,
-    pub login: Response,
+    pub(crate) version: TdsVersion,
+    pub(crate) packet_size: u16,
+    pub(crate) login: Response,
 }
 
-pub struct Wish {
-    pub user: &'static str,
-    pub password: &'static str,
-    pub database: &'static str,
-    pub version: TdsVersion,
-    pub packet_size: u32,
-    pub features: Vec<Feature>,
+pub(crate) struct Wish {
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+    pub(crate) database: &'static str,
+    pub(crate) version: TdsVersion,
+    pub(crate) packet_size: u32,
+    pub(crate) features: Vec<Feature>,
 }
 
 impl Default for Wish {
@@ -111,12 +111,12 @@ impl Default for Wish {
 }
 
 impl Client {
-    pub async fn connect(addr: SocketAddr) -> Self {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
         Self::login(addr, Wish::default()).await
     }
 
     /// Logs in without TLS; the login response stands in `login`, whatever it says.
-    pub async fn login(addr: SocketAddr, wish: Wish) -> Self {
+    pub(crate) async fn login(addr: SocketAddr, wish: Wish) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self {
@@ -157,36 +157,36 @@ impl Client {
         client
     }
 
-    pub fn options(&self) -> RequestOptions {
+    pub(crate) fn options(&self) -> RequestOptions {
         RequestOptions::new(self.version)
     }
 
-    pub async fn send(&mut self, kind: PacketType, status: PacketStatus, body: &[u8]) {
+    pub(crate) async fn send(&mut self, kind: PacketType, status: PacketStatus, body: &[u8]) {
         let mut out = BytesMut::new();
         write_message(&mut out, kind, status, self.packet_size, 0, FIRST_PACKET_ID, body);
         self.stream.write_all(&out).await.unwrap();
     }
 
-    pub async fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    pub async fn send_batch(&mut self, text: &str) {
+    pub(crate) async fn send_batch(&mut self, text: &str) {
         let body = sql_batch::encode(text, 0, self.options());
         self.send(PacketType::SqlBatch, PacketStatus::NORMAL, &body).await;
     }
 
-    pub async fn batch(&mut self, text: &str) -> Response {
+    pub(crate) async fn batch(&mut self, text: &str) -> Response {
         self.send_batch(text).await;
         self.response().await
     }
 
-    pub async fn attention(&mut self) {
+    pub(crate) async fn attention(&mut self) {
         self.send(PacketType::Attention, PacketStatus::NORMAL, &[]).await;
     }
 
     /// The next packet; `None` when the server has closed.
-    pub async fn packet(&mut self) -> Option<(PacketHeader, BytesMut)> {
+    pub(crate) async fn packet(&mut self) -> Option<(PacketHeader, BytesMut)> {
         loop {
             if let Frame::Packet(header) = self.framer.next(&self.input).unwrap() {
                 let mut packet = self.input.split_to(usize::from(header.length));
@@ -201,7 +201,7 @@ impl Client {
     }
 
     /// The next whole message; panics where a message is not well formed.
-    pub async fn response(&mut self) -> Response {
+    pub(crate) async fn response(&mut self) -> Response {
         let mut reading = Reading::new(self.version);
         loop {
             let (header, body) = self.packet().await.expect("the server closed in mid-message");
@@ -221,7 +221,7 @@ impl Client {
     }
 
     /// Reads packets of the running response until some rows have come.
-    pub async fn some_rows(&mut self) -> Reading {
+    pub(crate) async fn some_rows(&mut self) -> Reading {
         let mut reading = Reading::new(self.version);
         while reading.walker.rows() == 0 {
             let (header, body) = self.packet().await.expect("the server closed");
@@ -236,7 +236,7 @@ impl Client {
     }
 
     /// Reads the rest of a response.
-    pub async fn rest(&mut self, mut reading: Reading) -> Response {
+    pub(crate) async fn rest(&mut self, mut reading: Reading) -> Response {
         loop {
             let (header, body) = self.packet().await.expect("the server closed in mid-message");
             reading.take(&header, &body);
@@ -252,7 +252,7 @@ fn response_packet_size(sizes: &[u16]) -> u16 {
 }
 
 /// A response in the making.
-pub struct Reading {
+pub(crate) struct Reading {
     walker: Walker,
     version: TdsVersion,
     response: Response,

@@ -8,7 +8,7 @@ use weir_tds::request::transaction::{Begin, TransactionRequest};
 use weir_tds::token::TokenKind;
 
 use crate::client::{Client, Event, Response};
-use crate::sandbox;
+use crate::{NONE, sandbox};
 
 const TEXT: ColumnType = ColumnType::NVarChar(8000, Collation::LATIN1);
 const INT: ColumnType = ColumnType::IntN(4);
@@ -138,7 +138,7 @@ async fn prepare_execute_unprepare_and_prepexec() {
         "{:?}",
         gone.events
     );
-    assert_eq!(gone.errors(), []);
+    assert_eq!(gone.errors(), NONE);
     assert_eq!(client.rpc(unprepare(first)).await.errors(), [8179]);
     let both = client
         .rpc(|rpc| {
@@ -204,26 +204,30 @@ async fn transactions_by_request_hold_and_release_the_lock() {
         a.batch("CREATE TABLE t (id int PRIMARY KEY, x int)")
             .await
             .errors(),
-        []
+        NONE
     );
     assert_eq!(a.tm(&TransactionRequest::Begin(begin())).await.envs(), [8]);
     assert_eq!(
         b.batch("INSERT INTO t VALUES (1, 1)").await.errors(),
-        [],
+        NONE,
         "an empty transaction holds no lock"
     );
-    assert_eq!(a.batch("INSERT INTO t VALUES (2, 2)").await.errors(), []);
+    assert_eq!(a.batch("INSERT INTO t VALUES (2, 2)").await.errors(), NONE);
     let blocked = b.batch("SET LOCK_TIMEOUT 50; INSERT INTO t VALUES (3, 3)").await;
     assert_eq!(blocked.errors(), [1222]);
-    assert_eq!(a.tm(&TransactionRequest::Save("s".into())).await.errors(), []);
-    assert_eq!(a.batch("INSERT INTO t VALUES (4, 4)").await.errors(), []);
+    assert_eq!(a.tm(&TransactionRequest::Save("s".into())).await.errors(), NONE);
+    assert_eq!(a.batch("INSERT INTO t VALUES (4, 4)").await.errors(), NONE);
     let to_save = a
         .tm(&TransactionRequest::Rollback {
             name: "s".into(),
             then: None,
         })
         .await;
-    assert_eq!(to_save.envs(), [], "back to a savepoint ends nothing");
+    assert_eq!(
+        to_save.envs(),
+        Vec::<u8>::new(),
+        "back to a savepoint ends nothing"
+    );
     let ended = a
         .tm(&TransactionRequest::Commit {
             name: String::new(),
@@ -231,7 +235,7 @@ async fn transactions_by_request_hold_and_release_the_lock() {
         })
         .await;
     assert_eq!(ended.envs(), [9, 8], "commit and begin again");
-    assert_eq!(b.batch("INSERT INTO t VALUES (3, 3)").await.errors(), []);
+    assert_eq!(b.batch("INSERT INTO t VALUES (3, 3)").await.errors(), NONE);
     assert_eq!(
         a.tm(&TransactionRequest::Rollback {
             name: String::new(),
@@ -281,7 +285,7 @@ async fn a_running_stream_is_cancelled_with_two_messages() {
     assert_eq!(response.last_status(), 2);
     assert_eq!(
         response.errors(),
-        [],
+        NONE,
         "no ERROR token before the DONE of a cancelled request"
     );
     assert_eq!(client.response().await.last_status(), 0x20);

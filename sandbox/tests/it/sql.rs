@@ -1,14 +1,14 @@
 //! T-SQL as programs write it, and the errors that they look for.
 
 use crate::client::{Client, Event};
-use crate::sandbox;
+use crate::{NONE, sandbox};
 
 #[tokio::test]
 async fn texts_and_their_rows_and_errors() {
     let running = sandbox().await;
     let mut client = Client::connect(running.addr).await;
     let setup = "CREATE TABLE p (id int IDENTITY(1,1) PRIMARY KEY, name nvarchar(20) NOT NULL UNIQUE, d decimal(10,2) NULL)";
-    assert_eq!(client.batch(setup).await.errors(), []);
+    assert_eq!(client.batch(setup).await.errors(), NONE);
     let cases: &[(&str, u64, &[i32])] = &[
         ("SELECT 1 SELECT 2", 2, &[]),
         (
@@ -174,7 +174,7 @@ async fn stored_procedures_return_rows_status_and_outputs() {
     let running = sandbox().await;
     let mut client = Client::connect(running.addr).await;
     let create = "CREATE PROCEDURE dbo.twice @n int, @out int OUTPUT AS BEGIN SET NOCOUNT ON; SET @out = @n * 2; SELECT @out; RETURN 7 END";
-    assert_eq!(client.batch(create).await.errors(), []);
+    assert_eq!(client.batch(create).await.errors(), NONE);
     let response = client
         .batch("DECLARE @r int, @o int EXEC @r = twice 21, @o OUTPUT SELECT @r, @o")
         .await;
