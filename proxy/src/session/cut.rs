@@ -12,8 +12,8 @@ use weir_tds::{
 };
 
 use super::{
-    core::SessionEnd,
     download::{closes_on_cut, server_fault},
+    engine::SessionEnd,
     relay::{Context, Cut, Open, Relay, Stage, Upload},
     tokens,
 };

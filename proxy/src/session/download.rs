@@ -11,7 +11,7 @@ use weir_tds::{
 };
 
 use super::{
-    core::{Action, SessionEnd},
+    engine::{Action, SessionEnd},
     meter::{Meter, Till},
     relay::{Context, OnCredit, Open, Relay, Stage},
 };

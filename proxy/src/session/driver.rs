@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use weir_contracts::ids::AccountId;
 
 use super::{
-    core::{Action, Closing, Event, Session, SessionEnd, Settings},
+    engine::{Action, Closing, Event, Session, SessionEnd, Settings},
     leg::Leg,
     out::{Out, PIECES_PER_WRITE},
 };

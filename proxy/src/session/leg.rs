@@ -14,6 +14,8 @@ use weir_tds::{
     prelogin::TlsScope,
 };
 
+use zeroize::Zeroize;
+
 use super::out::Out;
 
 /// Least free space offered to one socket read.
@@ -326,11 +328,19 @@ impl Leg {
     /// # Errors
     /// Only when TLS cannot encrypt any more (2^64 records).
     pub fn send(&mut self, packet: Bytes) -> Result<(), LegError> {
+        if matches!(self.channel, Channel::FirstPacket(_) | Channel::Tls(_)) {
+            return self.encrypt(&packet);
+        }
+        self.out.push(packet);
+        Ok(())
+    }
+
+    fn encrypt(&mut self, packet: &[u8]) -> Result<(), LegError> {
         let (Channel::FirstPacket(tls) | Channel::Tls(tls)) = &mut self.channel else {
-            self.out.push(packet);
+            self.out.push(Bytes::copy_from_slice(packet));
             return Ok(());
         };
-        tls.writer().write_all(&packet)?;
+        tls.writer().write_all(packet)?;
         let mut record = Vec::with_capacity(packet.len() + 64);
         while tls.wants_write() {
             tls.write_tls(&mut record)?;
@@ -342,12 +352,12 @@ impl Leg {
         Ok(())
     }
 
-    /// Sends a message, cut into packets of the agreed size. Answers the packet id that comes next.
+    /// Sends a message, cut into packets of the agreed size, and wipes what it was cut in: LOGIN7 goes this way.
+    /// Answers the packet id that comes next.
     ///
     /// # Errors
     /// As [`Leg::send`].
     pub fn send_message(&mut self, message: &Message<'_>) -> Result<u8, LegError> {
-        let mut packets = BytesMut::with_capacity(message.body.len() + 2 * HEADER_LEN);
         let Message {
             kind,
             first_status,
@@ -355,6 +365,7 @@ impl Leg {
             first_packet_id,
             body,
         } = *message;
+        let mut packets = BytesMut::with_capacity(body.len() + (body.len() / 256 + 2) * HEADER_LEN);
         let size = self.packet_size;
         let next = weir_tds::message::write_message(
             &mut packets,
@@ -365,10 +376,13 @@ impl Leg {
             first_packet_id,
             body,
         );
-        while let Some(header) = PacketHeader::parse(&packets)? {
-            let packet = packets.split_to(usize::from(header.length).min(packets.len()));
-            self.send(packet.freeze())?;
+        let mut rest = &packets[..];
+        while let Some(header) = PacketHeader::parse(rest)? {
+            let (packet, later) = rest.split_at(usize::from(header.length).min(rest.len()));
+            self.encrypt(packet)?;
+            rest = later;
         }
+        packets.as_mut().zeroize();
         Ok(next)
     }
 }

@@ -14,8 +14,10 @@ use weir_tds::{
     version::TdsVersion,
 };
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::{
-    core::{Action, Event, Phase, Session, SessionEnd},
+    engine::{Action, Event, Phase, Session, SessionEnd},
     leg::Message,
     login_response::{self, LoginResponse},
     purse::{Payer, Purse},
@@ -61,6 +63,8 @@ enum Stage {
 #[derive(Default)]
 pub(super) struct Login {
     stage: Stage,
+    /// What the client's message in hand has so far; wiped when dropped.
+    collected: Zeroizing<Vec<u8>>,
     message: Option<MessageBuf>,
     client_prelogin: Option<Prelogin>,
     login7: Option<Login7>,
@@ -145,8 +149,13 @@ impl Session {
         self.run_login(now)
     }
 
-    /// Collects one message of `kind` from the client; `Ok(None)` while it is not whole.
-    fn client_message(&mut self, kind: PacketType, limit: usize) -> Result<Option<Vec<u8>>, SessionEnd> {
+    /// Collects one message of `kind` from the client; `Ok(None)` while it is not whole. The read buffer is wiped behind
+    /// it: LOGIN7 carries a password.
+    fn client_message(
+        &mut self,
+        kind: PacketType,
+        limit: usize,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, SessionEnd> {
         while let Some(header) = self.client.peek_packet().map_err(client_fault)? {
             if header.kind != kind {
                 return Err(client_fault(format!(
@@ -154,18 +163,17 @@ impl Session {
                     header.kind.byte()
                 )));
             }
-            let packet = self.client.take_packet(&header);
-            let body = packet.get(weir_tds::packet::HEADER_LEN..).unwrap_or_default();
-            let Some(login) = self.login() else {
+            let Phase::Login(login) = &mut self.phase else {
                 return Ok(None);
             };
-            let message = login
-                .message
-                .get_or_insert_with(|| MessageBuf::new("login message", limit));
-            if message.push(&header, body).map_err(client_fault)? {
-                let body = message.take().to_vec();
-                login.message = None;
-                return Ok(Some(body));
+            let body = self.client.body_mut(&header);
+            if login.collected.len() + body.len() > limit {
+                return Err(client_fault(format!("a login message larger than {limit} bytes")));
+            }
+            append_wiped(&mut login.collected, body);
+            let _wiped = self.client.take_packet(&header);
+            if header.status.is_eom() {
+                return Ok(Some(std::mem::take(&mut login.collected)));
             }
         }
         Ok(None)
@@ -245,7 +253,6 @@ impl Session {
         let Some(body) = self.client_message(PacketType::Login7, LOGIN7_MAX)? else {
             return Ok(false);
         };
-        let body = zeroize::Zeroizing::new(body);
         let login7 = Login7::parse(&body).map_err(client_fault)?;
         let refusal = refuse_login7(&login7);
         let facts = TenantFacts {
@@ -469,6 +476,17 @@ impl<'a> Message<'a> {
             body,
         }
     }
+}
+
+/// Moves `from` to the end of `to`: no copy of it stays behind, neither in `from` nor in a vector that was outgrown.
+fn append_wiped(to: &mut Zeroizing<Vec<u8>>, from: &mut [u8]) {
+    if to.capacity() < to.len() + from.len() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * (to.len() + from.len())));
+        larger.extend_from_slice(to);
+        *to = larger;
+    }
+    to.extend_from_slice(from);
+    from.zeroize();
 }
 
 /// What no tenant may ask for at login (facts 4.7).

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `core.rs` | the session: phases, actions out, events in |
+//! | `engine.rs` | the session: phases, actions out, events in |
 //! | `login.rs`, `login_response.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
 //! | `relay.rs` | a logged-in session: the open request and what both sides are owed |
 //! | `upload.rs` | client → server: requests, admission, ATTENTION |
@@ -12,10 +12,10 @@
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 //! | `driver.rs` | the one file that reads and writes the sockets |
 
-pub mod core;
 mod cut;
 mod download;
 pub mod driver;
+pub mod engine;
 pub mod leg;
 mod login;
 mod login_response;
@@ -26,4 +26,4 @@ mod relay;
 mod tokens;
 mod upload;
 
-pub use core::{Action, Event, Session, Settings};
+pub use engine::{Action, Event, Session, Settings};

@@ -14,7 +14,7 @@ use weir_tds::{
 };
 
 use super::{
-    core::{Action, Closing, Event, Phase, Session, SessionEnd, Settings},
+    engine::{Action, Closing, Event, Phase, Session, SessionEnd, Settings},
     leg::{Leg, Message},
     meter::Meter,
     purse::{Payer, Purse},

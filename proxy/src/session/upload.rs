@@ -16,7 +16,7 @@ use weir_tds::{
 };
 
 use super::{
-    core::{Action, SERVER_OUT_MAX, SessionEnd},
+    engine::{Action, SERVER_OUT_MAX, SessionEnd},
     leg::Message,
     meter::Meter,
     relay::{Context, Cut, Held, Open, Refusal, Relay, Stage, Upload},

@@ -23,7 +23,7 @@ use weir_proxy::{
     ports::billing::{Cut, Denial, DenialReason, Mode, Terms},
     session::{
         Action, Event, Session, Settings,
-        core::SessionEnd,
+        engine::SessionEnd,
         leg::Leg,
         out::{Out, PIECES_PER_WRITE},
         purse::{LeaseGuard, Purse},
