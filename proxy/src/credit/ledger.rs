@@ -406,8 +406,8 @@ impl Ledger {
     fn denied(&mut self, id: LeaseId, denial: Denial, stamp: Stamp, now: Instant) -> bool {
         if denial.reason == DenialReason::LeaseClosed {
             if let Some(lease) = self.find(id.number) {
-                // What was left of it is not this proxy's any more.
-                (lease.ended, lease.leftover) = (true, lease.leftover.min(0));
+                // What was left of it comes back to the wallet with its closing record.
+                lease.ended = true;
             }
             return true;
         }

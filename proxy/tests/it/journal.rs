@@ -78,28 +78,9 @@ fn state(rows: u64) -> SlotState {
 
 fn record(journal: &Journal, session: u32, request: u32, rows: u64) -> UsageRecord {
     UsageRecord {
-        account: account(),
-        principal: "demo".into(),
-        session: u64::from(session),
-        request: u64::from(request),
-        kind: RequestKind::Batch,
-        requests: 1,
-        rows,
-        rows_affected: 0,
-        result_sets: 1,
-        bytes_out: rows * 10,
-        bytes_in: 0,
-        bulk_rows: 0,
-        bulk_bytes: 0,
-        server_nanos: 0,
-        started_unix_nanos: 1_000,
-        ended_unix_nanos: 2_000,
-        outcome: Outcome::Completed,
-        drift: false,
-        unparsed: false,
-        tariff: "demo@1".into(),
         lease: Some(lease(journal, 1).lease),
         cost_nanos: i64::try_from(rows).unwrap() * 10_000,
+        ..plain_record(u64::from(session), u64::from(request), rows)
     }
 }
 
@@ -634,17 +615,28 @@ async fn durability_record_and_too_much_unshipped() {
 
 /// A record of a lease's view, for tests of the credit cache.
 pub(crate) fn record_of(lease: &weir_proxy::credit::LeaseView, cost_nanos: i64) -> UsageRecord {
+    let (tariff, lease) = (lease.tariff.version.clone(), Some(lease.id));
+    UsageRecord {
+        tariff,
+        lease,
+        cost_nanos,
+        ..plain_record(1, 1, 1)
+    }
+}
+
+/// A record without a lease.
+pub(crate) fn plain_record(session: u64, request: u64, rows: u64) -> UsageRecord {
     UsageRecord {
         account: account(),
         principal: "demo".into(),
-        session: 1,
-        request: 1,
+        session,
+        request,
         kind: RequestKind::Batch,
         requests: 1,
-        rows: 1,
+        rows,
         rows_affected: 0,
         result_sets: 1,
-        bytes_out: 1,
+        bytes_out: rows,
         bytes_in: 1,
         bulk_rows: 0,
         bulk_bytes: 0,
@@ -654,8 +646,8 @@ pub(crate) fn record_of(lease: &weir_proxy::credit::LeaseView, cost_nanos: i64) 
         outcome: Outcome::Completed,
         drift: false,
         unparsed: false,
-        tariff: lease.tariff.version.clone(),
-        lease: Some(lease.id),
-        cost_nanos,
+        tariff: "demo@1".into(),
+        lease: None,
+        cost_nanos: i64::try_from(rows).unwrap(),
     }
 }

@@ -1,8 +1,11 @@
 //! The proxy's parts under crashes, contention and a failing neighbour.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod credit;
 mod fake_billing;
 mod journal;
+mod killed;
 mod session;
 mod ship;
