@@ -9,6 +9,33 @@
 //! unfinished non-row token ([`Walker::held`]), which come back whole in [`TokenRef::bytes`]. RETURNVALUE with a long value
 //! (sql_variant, TEXT family, PLP) is returned when its head is complete, `bytes` ending before the value; the value then
 //! passes as row data does, in the `consumed` of that and later calls, and [`Walker::at_boundary`] is false until it is over.
+//!
+//! ```
+//! use weir_tds::version::TdsVersion;
+//! use weir_tds::walker::{Budget, Step, Walker, WalkerOptions};
+//!
+//! # fn main() -> Result<(), weir_tds::error::WireError> {
+//! // COLMETADATA of one INT without a name, then three rows; two are paid for.
+//! let stream = [0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0x38, 0, 0xD1, 1, 0, 0, 0, 0xD1, 2, 0, 0, 0, 0xD1, 3, 0, 0, 0];
+//! let mut walker = Walker::new(WalkerOptions::new(TdsVersion::V7_4));
+//! let mut budget = Budget { rows: 2, bytes: u64::MAX };
+//! let mut at = 0;
+//! while let Some(rest) = stream.get(at..) {
+//!     let walk = walker.walk(rest, &mut budget)?;
+//!     at += walk.consumed;
+//!     match walk.step {
+//!         Step::Token(token) => assert_eq!(token.kind.name(), "COLMETADATA"),
+//!         Step::NeedMore | Step::BudgetSpent => break,
+//!     }
+//! }
+//! assert_eq!((at, walker.rows(), walker.at_boundary()), (21, 2, true));
+//! # Ok(())
+//! # }
+//! ```
+
+mod step;
+
+pub use self::step::{Budget, Step, TokenRef, Walk, WalkerOptions};
 
 use crate::col_metadata::{AltMetadata, ColMetadata};
 use crate::error::{WireError, WireErrorKind};
@@ -25,77 +52,6 @@ pub const TOKEN_MAX: usize = 4 * 1024 * 1024;
 pub const ALT_LAYOUTS_MAX: usize = 256;
 /// A scratch that grew beyond this is given back once its token is done.
 const SCRATCH_KEPT: usize = 64 * 1024;
-
-/// What the walker must know of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WalkerOptions {
-    /// The version of LOGINACK.
-    pub version: TdsVersion,
-    /// True when feature 0x04 was acknowledged: COLMETADATA and RETURNVALUE carry crypto metadata.
-    pub column_encryption: bool,
-    /// Acknowledged and enabled version of feature 0x09; 0 = none.
-    pub data_classification: u8,
-}
-
-impl WalkerOptions {
-    /// A plain connection of `version`.
-    #[must_use]
-    pub const fn new(version: TdsVersion) -> Self {
-        Self {
-            version,
-            column_encryption: false,
-            data_classification: 0,
-        }
-    }
-}
-
-/// What may still be delivered. The walker counts both down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// Rows that may still begin.
-    pub rows: u64,
-    /// Payload bytes after which no new row may begin; the row in hand is finished.
-    pub bytes: u64,
-}
-
-impl Budget {
-    /// No bound.
-    pub const UNLIMITED: Self = Self {
-        rows: u64::MAX,
-        bytes: u64::MAX,
-    };
-}
-
-/// A complete non-row token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenRef<'a> {
-    /// Which.
-    pub kind: TokenKind,
-    /// The token from its token byte on. Of a RETURNVALUE with a long value: its head.
-    pub bytes: &'a [u8],
-    /// Offset of the token byte from the start of the message's token stream.
-    pub offset: u64,
-}
-
-/// Why a walk returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// The input is used up.
-    NeedMore,
-    /// Stopped right before a row token that the budget does not cover.
-    BudgetSpent,
-    /// A non-row token is complete; it is part of `consumed`.
-    Token(TokenRef<'a>),
-}
-
-/// What a walk did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Walk<'a> {
-    /// Bytes of the input taken.
-    pub consumed: usize,
-    /// Why it returned.
-    pub step: Step<'a>,
-}
 
 #[derive(Debug, Clone)]
 enum State {
