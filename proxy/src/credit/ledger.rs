@@ -546,3 +546,6 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

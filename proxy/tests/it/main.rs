@@ -1,8 +1,7 @@
 //! The proxy's parts under crashes, contention and a failing neighbour.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
+mod billing_grpc;
 mod credit;
 mod fake_billing;
 mod journal;
