@@ -21,6 +21,7 @@ use crate::{
     },
     config::{Config, ConfigError},
     health::Healths,
+    meters::Meters,
     ports::{broker::BrokerError, event_store::StoreError},
     projections::{Projector, Sweep},
     relay::Relay,
@@ -131,6 +132,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         read_model: stores.read_model,
         projected: projected.subscribe(),
         healths,
+        meters: stores.meters,
     });
     let tasks = TaskTracker::new();
     background_parts.spawn(&tasks, &failed, &background);
@@ -171,12 +173,14 @@ impl Background {
                 broker: Arc::new(stores.broker.clone()),
                 board: Arc::clone(&stores.board),
                 health: Arc::clone(&healths.relay),
+                meters: Arc::clone(&stores.meters),
             },
             projector: Projector {
                 broker: Arc::new(stores.broker.clone()),
                 read_model: stores.read_model.clone(),
                 position: projected.clone(),
                 health: Arc::clone(&healths.projector),
+                meters: Arc::clone(&stores.meters),
             },
             sweep: Sweep {
                 store: stores.store.clone(),
@@ -184,6 +188,7 @@ impl Background {
                 read_model: stores.read_model.clone(),
                 position: projected.clone(),
                 health: Arc::clone(&healths.sweep),
+                meters: Arc::clone(&stores.meters),
             },
         }
     }
@@ -223,6 +228,7 @@ struct Stores {
     read_model: Arc<SqliteReadModel>,
     broker: EmbeddedBroker,
     board: Arc<Board>,
+    meters: Arc<Meters>,
     desk: Desk,
 }
 
@@ -236,17 +242,19 @@ impl Stores {
         let store = Arc::new(SqliteEventStore::open(&paths.data_dir.join("events.db"))?);
         let read_model = Arc::new(SqliteReadModel::open(&paths.data_dir.join("read-model.db"))?);
         let broker = EmbeddedBroker::open(&paths.broker)?;
-        let board = Arc::<Board>::default();
+        let (board, meters) = (Arc::<Board>::default(), Arc::<Meters>::default());
         let desk = Desk::open(writer::Parts {
             store: store.clone(),
             clock: Arc::new(SystemClock),
             board: Arc::clone(&board),
+            meters: Arc::clone(&meters),
         })?;
         Ok(Self {
             store,
             read_model,
             broker,
             board,
+            meters,
             desk,
         })
     }

@@ -9,6 +9,7 @@ pub mod app;
 pub mod config;
 pub mod health;
 pub mod ledger;
+pub mod meters;
 pub mod ports;
 pub mod projections;
 pub mod relay;

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Part,
+    meters::{Meters, add},
     ports::{
         broker::EventsOut,
         event_store::{EventStore, StoreError},
@@ -32,6 +33,8 @@ pub struct Relay {
     pub board: Arc<Board>,
     /// Where trouble is shown.
     pub health: Arc<Part>,
+    /// Counters.
+    pub meters: Arc<Meters>,
 }
 
 impl Relay {
@@ -87,6 +90,7 @@ impl Relay {
         };
         let store = Arc::clone(&self.store);
         blocking(move || store.relayed(last)).await?;
+        add(&self.meters.messages_relayed, sent);
         Ok(sent)
     }
 }

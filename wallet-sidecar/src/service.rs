@@ -12,6 +12,7 @@ use weir_contracts::event::{TransactionCreated, WalletUpdated};
 use crate::{
     health::Healths,
     ledger::TrialBalance,
+    meters::Meters,
     ports::{
         event_store::{EventStore, READ_ROWS_MAX, StoreError},
         read_model::{Filter, Page, ReadModel},
@@ -37,6 +38,7 @@ pub struct Service {
     read_model: Arc<dyn ReadModel>,
     projected: watch::Receiver<u64>,
     healths: Healths,
+    meters: Arc<Meters>,
     sums: Arc<Mutex<Sums>>,
 }
 
@@ -56,7 +58,11 @@ pub struct Parts {
     pub read_model: Arc<dyn ReadModel>,
     pub projected: watch::Receiver<u64>,
     pub healths: Healths,
+    pub meters: Arc<Meters>,
 }
+
+/// Numbers by name.
+pub type Numbers = Vec<(&'static str, u64)>;
 
 /// One line of `/ready`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -80,6 +86,7 @@ impl Service {
             read_model: parts.read_model,
             projected: parts.projected,
             healths: parts.healths,
+            meters: parts.meters,
             sums: Arc::default(),
         }
     }
@@ -159,6 +166,24 @@ impl Service {
             .map_err(unavailable)
     }
 
+    /// Positions that the read model is behind.
+    fn projection_lag(&self) -> u64 {
+        self.board.head().saturating_sub(*self.projected.borrow())
+    }
+
+    /// What `/metrics` shows: counters, and values of this moment.
+    #[must_use]
+    pub fn metrics(&self) -> (Numbers, Numbers) {
+        let (wallets, watchers) = self.board.sizes();
+        let values = vec![
+            ("event_position", self.board.head()),
+            ("projection_lag_positions", self.projection_lag()),
+            ("wallets", wallets as u64),
+            ("watchers", watchers as u64),
+        ];
+        (self.meters.all().to_vec(), values)
+    }
+
     /// What `/ready` shows.
     pub async fn checks(&self) -> Vec<Check> {
         let store = Arc::clone(&self.store);
@@ -167,7 +192,7 @@ impl Service {
             Ok(outcome) => outcome.err(),
             Err(_) => Some(format!("no answer within {} s", CHECK_WAIT.as_secs())),
         };
-        let lag = self.board.head().saturating_sub(*self.projected.borrow());
+        let lag = self.projection_lag();
         let line = |name, trouble: Option<String>| Check {
             name,
             ok: trouble.is_none(),

@@ -9,6 +9,7 @@ use weir_contracts::event::{TRANSACTION_CREATED_TOPIC, WALLET_UPDATED_TOPIC};
 use super::change;
 use crate::{
     health::Part,
+    meters::{Meters, add},
     ports::{
         broker::{BrokerError, Delivery, EventsIn},
         read_model::{Applied, ReadModel},
@@ -33,6 +34,8 @@ pub struct Projector {
     pub position: watch::Sender<u64>,
     /// Where trouble is shown.
     pub health: Arc<Part>,
+    /// Counters.
+    pub meters: Arc<Meters>,
 }
 
 impl Projector {
@@ -115,6 +118,8 @@ impl Projector {
                 }
             }
         }
+        add(&self.meters.messages_dead_lettered, dead.len());
+        add(&self.meters.messages_projected, done.len());
         for (tag, cause) in dead {
             tracing::error!(tag, %cause, queue = PROJECTION_QUEUE, "a message goes to the dead letters");
             self.broker

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Part,
+    meters::{Meters, add},
     ports::{
         event_store::{EventStore, READ_ROWS_MAX, StoreError},
         read_model::{Applied, Change, ReadModel},
@@ -32,6 +33,8 @@ pub struct Sweep {
     pub position: watch::Sender<u64>,
     /// Where trouble is shown.
     pub health: Arc<Part>,
+    /// Counters.
+    pub meters: Arc<Meters>,
 }
 
 impl Sweep {
@@ -60,25 +63,30 @@ impl Sweep {
                 Arc::clone(&self.board),
                 Arc::clone(&self.read_model),
             );
-            let more = blocking(move || step(store.as_ref(), &board, read_model.as_ref())).await?;
+            let swept = blocking(move || step(store.as_ref(), &board, read_model.as_ref())).await?;
+            add(&self.meters.documents_swept, swept.unwrap_or(0));
             let read_model = Arc::clone(&self.read_model);
             self.position
                 .send_replace(blocking(move || read_model.position()).await?);
-            if !more {
+            if swept.is_none() {
                 return Ok(());
             }
         }
     }
 }
 
-/// One batch; false when there was nothing left.
-fn step(store: &dyn EventStore, board: &Board, read_model: &dyn ReadModel) -> Result<bool, StoreError> {
+/// One batch: how many documents were missing; `None` when there was nothing left.
+fn step(
+    store: &dyn EventStore,
+    board: &Board,
+    read_model: &dyn ReadModel,
+) -> Result<Option<usize>, StoreError> {
     // Only what the board shows already: a commit may be stored a moment before it is shown.
     let head = board.head();
     let mut events = store.events_after(read_model.swept()?, READ_ROWS_MAX)?;
     events.retain(|e| e.position <= head);
     let Some(last) = events.last().map(|e| e.position) else {
-        return Ok(false);
+        return Ok(None);
     };
     let transactions = events
         .iter()
@@ -102,5 +110,5 @@ fn step(store: &dyn EventStore, board: &Board, read_model: &dyn ReadModel) -> Re
     }
     tracing::debug!(events = events.len(), found, last, "swept the wallet read model");
     read_model.set_swept(last)?;
-    Ok(true)
+    Ok(Some(found))
 }

@@ -167,3 +167,32 @@ impl Recorded {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One event of each kind as the store keeps it: what was written once must be read for ever.
+    const GOLDEN: &str = r#"
+{"type":"opened","user":"demo","currency":"USD"}
+{"type":"topped_up","amount":"5.00","to_receivable":"1.00","balance_after":"4.00","reference_id":"p","reference_type":"payment","description":"d"}
+{"type":"withdrawn","amount":"0.000000001","balance_after":"4.00","reference_id":"","reference_type":"","description":""}
+{"type":"hold_placed","hold":"p.1.1","by":"2.00"}
+{"type":"captured","hold":"p.1.1","amount":"3.00","from_hold":"2.00","from_available":"0.50","to_receivable":"0.50","balance_after":"0.00","reference_id":"c","description":""}
+{"type":"captured","hold":null,"amount":"3.00","from_hold":"0.00","from_available":"3.00","to_receivable":"0.00","balance_after":"0.00","reference_id":"c","description":""}
+{"type":"hold_released","hold":"p.1.1","amount":"1.00","to_receivable":"0.00"}
+{"type":"status_changed","status":"FROZEN","reason":"late"}
+"#;
+
+    #[test]
+    fn stored_events_are_read_and_written_as_ever() {
+        for line in GOLDEN.trim().lines() {
+            let event: Event = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&event).unwrap(), line);
+            assert!(
+                crate::ledger::posting::balanced(&crate::ledger::postings(&event)),
+                "{line}"
+            );
+        }
+    }
+}

@@ -126,6 +126,13 @@ impl Board {
         })
     }
 
+    /// Wallets shown, and watchers told.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.views.len(), state.watchers.len())
+    }
+
     /// Ends every watch: the service stops.
     pub fn end_watches(&self) {
         self.state().watchers.clear();
@@ -146,5 +153,53 @@ impl Watcher {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(position: u64) -> WalletUpdated {
+        serde_json::from_value(serde_json::json!({
+            "wallet_id": "w", "user_id": "u", "currency": "USD", "status": "ACTIVE", "balance": "1", "held": "0",
+            "available": "1", "receivable": "0", "created_at": "", "updated_at": "", "position": position,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_keep_up_is_dropped_and_told_and_the_others_are_not() {
+        let board = Board::default();
+        let id = WalletId::of_user(&"u".parse().unwrap());
+        let mut slow = board.watch(BTreeSet::new()).unwrap();
+        let mut quick = board.watch(BTreeSet::new()).unwrap();
+        let changes = WATCH_CHANGES_MAX as u64 + 2;
+        for position in 1..=changes {
+            board.publish([(id, view(position))], position);
+            assert_eq!(quick.changes.try_recv().unwrap().position, position);
+        }
+        let mut seen = 0;
+        while let Some(change) = slow.changes.blocking_recv() {
+            seen = change.position;
+        }
+        assert_eq!(
+            seen, WATCH_CHANGES_MAX as u64,
+            "what fitted, in order, then the end"
+        );
+        assert!(slow.was_too_slow() && !quick.was_too_slow());
+        assert_eq!((board.head(), board.sizes()), (changes, (1, 1)));
+        let again = board.watch(BTreeSet::new()).unwrap();
+        assert_eq!(again.current[0].position, changes);
+    }
+
+    #[test]
+    fn watchers_have_a_limit_and_those_that_left_do_not_count() {
+        let board = Board::default();
+        let watching: Vec<_> = (0..WATCHERS_MAX).map(|_| board.watch(BTreeSet::new())).collect();
+        assert!(watching.iter().all(Option::is_some));
+        assert!(board.watch(BTreeSet::new()).is_none());
+        drop(watching);
+        assert!(board.watch(BTreeSet::new()).is_some());
     }
 }

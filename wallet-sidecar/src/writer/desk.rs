@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use weir_contracts::event::{CloudEvent, TRANSACTION_CREATED_TOPIC, WALLET_UPDATE
 use super::{Answer, Ask, Board, CommandError, Key, Parts, snapshot};
 use crate::{
     ledger::posting,
+    meters::{Meters, add},
     ports::{
         clock::Clock,
         event_store::{Append, Batch, EventStore, OutMessage, READ_ROWS_MAX, StoreError, StoredAnswer},
@@ -41,6 +43,7 @@ pub struct Desk {
     /// What is in memory may not be what is stored: read on before deciding.
     stale: bool,
     pending: snapshot::Pending,
+    meters: Arc<Meters>,
 }
 
 /// A group of decisions that nobody has seen yet.
@@ -66,6 +69,7 @@ impl Desk {
             head,
             stale: true,
             pending: snapshot::Pending::since(head),
+            meters: parts.meters,
         };
         if let Err(e) = desk.catch_up() {
             if head == 0 || !matches!(e, StoreError::Damaged(_)) {
@@ -87,12 +91,17 @@ impl Desk {
         }
         let outcomes = self.decide_group(&asks);
         match outcomes {
-            Ok(outcomes) => asks
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(ask, outcome)| ask.answer(outcome)),
+            Ok(outcomes) => {
+                let done = outcomes.iter().filter(|o| o.is_ok()).count();
+                add(&self.meters.commands_done, done);
+                add(&self.meters.commands_refused, outcomes.len() - done);
+                for (ask, outcome) in asks.into_iter().zip(outcomes) {
+                    ask.answer(outcome);
+                }
+            }
             Err(e) => {
                 tracing::error!(error = %e, commands = asks.len(), "a group of wallet commands was not committed");
+                add(&self.meters.commands_failed, asks.len());
                 asks.into_iter()
                     .for_each(|ask| ask.answer(Err(CommandError::Store(e.clone()))));
             }
@@ -125,13 +134,16 @@ impl Desk {
                 expected_head: self.head,
                 appends: std::mem::take(&mut draft.appends),
             };
+            let started = Instant::now();
             match self.store.commit(&batch) {
                 Ok(()) => {
+                    self.meters.committed(started.elapsed());
                     self.adopt(draft);
                     return Ok(outcomes);
                 }
                 Err(e @ StoreError::Conflict { .. }) => {
                     self.stale = true;
+                    add(&self.meters.group_conflicts, 1);
                     conflict = Some(e);
                 }
                 Err(e) => {

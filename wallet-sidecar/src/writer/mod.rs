@@ -144,4 +144,6 @@ pub struct Parts {
     pub clock: Arc<dyn crate::ports::clock::Clock>,
     /// Where committed states are shown.
     pub board: Arc<Board>,
+    /// Counters.
+    pub meters: Arc<crate::meters::Meters>,
 }

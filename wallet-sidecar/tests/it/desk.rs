@@ -28,6 +28,7 @@ pub(crate) fn desk_over(store: Arc<dyn EventStore>) -> (Desk, Arc<Board>) {
         store,
         clock: Arc::new(StoppedClock),
         board: Arc::clone(&board),
+        meters: Arc::default(),
     };
     (Desk::open(parts).unwrap(), board)
 }

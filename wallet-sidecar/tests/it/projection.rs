@@ -84,6 +84,7 @@ impl Bench {
             read_model: Arc::clone(&self.read_model),
             position: watch::Sender::new(0),
             health: Arc::default(),
+            meters: Arc::default(),
         }
     }
 
@@ -230,6 +231,7 @@ async fn the_outbox_waits_for_a_broker_that_is_away_and_a_lost_mark_sends_twice(
         broker: Arc::new(bench.broker.clone()),
         board,
         health: Arc::default(),
+        meters: Arc::default(),
     };
     bench.broker.set_away(true);
     assert!(relay.step().await.is_err());
@@ -269,6 +271,7 @@ async fn the_embedded_broker_takes_a_long_outbox_in_order() {
         read_model: read_model.clone(),
         position: watch::Sender::new(0),
         health: Arc::default(),
+        meters: Arc::default(),
     };
     projector.bind().await.unwrap();
     let messages: Vec<_> = (1..=300)
@@ -301,6 +304,7 @@ async fn what_the_broker_lost_is_found_and_a_dropped_read_model_is_rebuilt() {
         read_model: Arc::clone(&bench.read_model),
         position: watch::Sender::new(0),
         health: Arc::default(),
+        meters: Arc::default(),
     };
     let total = |wallet: &str| {
         let filter = Filter {

@@ -41,6 +41,20 @@ impl Rest {
         tokio::task::spawn_blocking(call).await.unwrap()
     }
 
+    async fn text(&self, path: &str) -> String {
+        let (agent, url) = (self.agent.clone(), format!("{}{path}", self.base));
+        let call = move || {
+            agent
+                .get(&url)
+                .call()
+                .unwrap()
+                .body_mut()
+                .read_to_string()
+                .unwrap()
+        };
+        tokio::task::spawn_blocking(call).await.unwrap()
+    }
+
     async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "", TOKEN, None).await
     }
@@ -254,6 +268,15 @@ async fn health_and_readiness_need_no_token_and_readiness_is_proved() {
         .await
         .unwrap();
     assert_eq!(body["ready"], json!(true));
+    let metrics = rest.text("/metrics").await;
+    assert!(
+        metrics.contains("\nweir_wallet_commands_done_total 0\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("# TYPE weir_wallet_projection_lag_positions gauge"),
+        "{metrics}"
+    );
     let names: Vec<_> = body["checks"]
         .as_array()
         .unwrap()

@@ -1,6 +1,13 @@
-//! `/health`: the process answers. `/ready`: it can do its work (seed 003 §10.1).
+//! `/health`: the process answers. `/ready`: it can do its work (seed 003 §10.1). `/metrics`: counters in the Prometheus text format.
 
-use axum::{Json, extract::State, http::StatusCode};
+use std::fmt::Write as _;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
 use serde_json::{Value, json};
 
 use crate::service::Service;
@@ -18,4 +25,19 @@ pub(super) async fn ready(State(service): State<Service>) -> (StatusCode, Json<V
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(json!({"ready": ready, "checks": checks})))
+}
+
+pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+    let (counters, values) = service.metrics();
+    let mut text = String::new();
+    for (kind, lines) in [("counter", counters), ("gauge", values)] {
+        for (name, value) in lines {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "# TYPE weir_wallet_{name} {kind}\nweir_wallet_{name} {value}"
+            );
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

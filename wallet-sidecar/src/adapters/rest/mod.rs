@@ -1,4 +1,4 @@
-//! The REST face of the wallets (seed 003 §4.1, §4.2), with `/health` and `/ready`.
+//! The REST face of the wallets (seed 003 §4.1, §4.2), with `/health`, `/ready` and `/metrics`.
 
 mod error;
 mod health;
@@ -43,6 +43,7 @@ pub fn router(service: Service, guard: BearerToken) -> Router {
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
         .merge(guarded)
         .fallback(|| async { ApiError::no_such_path() })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
