@@ -102,13 +102,16 @@ impl Relay {
             let input = body.get(self.walked..).unwrap_or_default();
             let ahead = (body.len() - self.counted.min(body.len())) as u64;
             let mut budget = self.budget(till, ahead);
-            let rows_before = self.walker.rows();
-            let walk = match self.walker.walk(input, &mut budget) {
-                Ok(walk) => walk,
-                Err(error) => return self.unreadable(&error, cx, header),
+            let (rows_before, bytes_before) = (self.walker.rows(), self.walker.payload_bytes());
+            let packet_began = bytes_before.saturating_sub(self.walked as u64);
+            let walk = self.walker.walk(input, &mut budget);
+            let seen = match walk {
+                Ok(walk) => {
+                    self.walked += walk.consumed;
+                    Ok(see(&walk.step, self.options.version).map_err(server_fault)?)
+                }
+                Err(error) => Err(error),
             };
-            self.walked += walk.consumed;
-            let seen = see(&walk.step, self.options.version).map_err(server_fault)?;
             let rows = self.walker.rows() - rows_before;
             let Some(Open {
                 meter: Some(meter), ..
@@ -117,6 +120,14 @@ impl Relay {
                 return Err(server_fault("an answer to a cancellation that was not asked for"));
             };
             meter.totals.rows += rows;
+            let seen = match seen {
+                Ok(seen) => seen,
+                Err(error) => {
+                    // Rows before the broken token were covered by the budget, and are delivered.
+                    self.pay(till, 0)?;
+                    return self.unreadable(&error, packet_began, cx, header);
+                }
+            };
             match seen {
                 Seen::All => break,
                 Seen::RowNotCovered => {
@@ -453,6 +464,7 @@ impl Relay {
     fn unreadable(
         &mut self,
         error: &WireError,
+        packet_began: u64,
         cx: &mut Context<'_>,
         header: &PacketHeader,
     ) -> Result<bool, SessionEnd> {
@@ -466,7 +478,6 @@ impl Relay {
             self.lost = true;
             return self.forward_unwalked(cx, header);
         }
-        let packet_began = self.walker.payload_bytes().saturating_sub(self.walked as u64);
         let Some(clean) = error.offset.checked_sub(packet_began) else {
             return Err(server_fault(error));
         };

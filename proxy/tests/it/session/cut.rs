@@ -366,3 +366,32 @@ fn what_cannot_be_walked_is_cut_before_it_and_says_why() {
     assert_eq!((rows_in(&answer), error_in(&answer)), (5, Some((50400, 16))));
     assert_eq!(bench.records[0].rows, 5);
 }
+
+#[test]
+fn rows_right_before_what_cannot_be_walked_are_delivered_and_paid() {
+    let whole = result(40);
+    let done = 13;
+    let mut tokens = whole[..whole.len() - done].to_vec();
+    tokens.extend_from_slice(&[0x42, 1, 2, 3]);
+    let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &tokens);
+    for at in [0, 1, sent.len() / 2, sent.len() - 1] {
+        let mut bench = Bench::ready(1000 * ROW);
+        bench.client_says(
+            PacketType::SqlBatch,
+            PacketStatus::NORMAL,
+            &batch("select * from t"),
+        );
+        bench.server_message();
+        bench.feed_server(&sent[..at]);
+        bench.feed_server(&sent[at..]);
+        assert_eq!(bench.server_message_kind(), PacketType::Attention);
+        bench.server_says(&ack());
+        let answer = bench.client_message();
+        assert_eq!((rows_in(&answer), error_in(&answer)), (40, Some((50400, 16))));
+        assert_eq!(
+            (bench.records[0].rows, bench.records[0].cost_nanos),
+            (40, 40 * ROW)
+        );
+        assert_eq!(bench.purse.nanos.load(Ordering::SeqCst), 960 * ROW);
+    }
+}
