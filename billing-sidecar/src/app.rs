@@ -37,6 +37,8 @@ use crate::{
 
 /// How long `stop` waits for what is under way before it drops it. Everything is durable, so dropping loses no money.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long `start` waits for the wallet to tell the balances. It does not need them; who lists accounts at once does.
+const BALANCES_WAIT: Duration = Duration::from_secs(1);
 /// Connections that die silently are noticed this soon, so that a proxy that is gone stops counting as watching.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
@@ -139,6 +141,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let tenants = parts.tenants();
     tenants.load().await?;
     parts.spawn_drivers(&running);
+    if tokio::time::timeout(BALANCES_WAIT, parts.balances())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the wallet has not told all balances yet; starting without");
+    }
     parts.spawn_servers(&running, tenants, rest, grpc);
     Ok(running)
 }
@@ -164,6 +172,20 @@ impl Parts {
             wallet: Arc::clone(&self.wallet),
             hub: Arc::clone(&self.hub),
         })
+    }
+
+    /// Returns when every wallet's state is known.
+    async fn balances(&self) {
+        let mut progress = self.hub.progress();
+        loop {
+            progress.mark_unchanged();
+            if self.hub.accounts().iter().all(|view| view.wallet.is_some()) {
+                return;
+            }
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn spawn_drivers(&self, running: &Running) {

@@ -90,7 +90,12 @@ impl Rater {
         let mut done = Vec::with_capacity(claimed);
         let mut waiting: BTreeMap<ProxyId, (Duration, String)> = BTreeMap::new();
         for message in messages {
-            match self.message(&message, &mut waiting).await? {
+            // A store that fails gives its messages back at once: a claim that is kept would stand for its whole time.
+            let reply = self.message(&message, &mut waiting).await.unwrap_or_else(|e| {
+                tracing::warn!("rating: {e}");
+                Reply::Again(AGAIN_AFTER, e.to_string())
+            });
+            match reply {
                 Reply::Ack => done.push(message.tag),
                 Reply::Again(after, cause) => {
                     self.broker

@@ -53,7 +53,10 @@ impl Relay {
         let mut failures = 0_u32;
         while !stop.is_cancelled() {
             let pause = match self.pass().await {
-                Ok(true) => continue,
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
                 Ok(false) => {
                     failures = 0;
                     None

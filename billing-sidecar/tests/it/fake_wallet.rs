@@ -74,6 +74,7 @@ struct Inner {
     position: u64,
     faults: HashMap<&'static str, Vec<Fault>>,
     calls: HashMap<&'static str, usize>,
+    hidden: Vec<String>,
 }
 
 /// The stand-in.
@@ -121,8 +122,9 @@ impl FakeWallet {
                 position: 0,
                 faults: HashMap::new(),
                 calls: HashMap::new(),
+                hidden: Vec::new(),
             })),
-            changes: broadcast::Sender::new(1024),
+            changes: broadcast::Sender::new(8_192),
         }
     }
 
@@ -159,6 +161,66 @@ impl FakeWallet {
     pub(crate) fn script(&self, call: &'static str, faults: impl IntoIterator<Item = Fault>) {
         let mut inner = self.inner.lock().unwrap();
         inner.faults.entry(call).or_default().extend(faults);
+    }
+
+    /// Serves the read side over REST, as much of it as reconciliation reads.
+    pub(crate) async fn serve_rest(&self) -> SocketAddr {
+        use axum::extract::{Path, Query};
+        let wallet = self.clone();
+        let page = async move |Path(id): Path<String>, Query(query): Query<HashMap<String, usize>>| {
+            let inner = wallet.inner.lock().unwrap();
+            let all = inner
+                .wallets
+                .get(&id)
+                .map(|w| w.transactions.clone())
+                .unwrap_or_default();
+            let (page, limit) = (query["page"], query["limit"]);
+            let hidden = inner.hidden.clone();
+            let lines = all.iter().rev().filter(|t| !hidden.contains(&t.txn_id));
+            let lines: Vec<_> = lines
+                .skip((page - 1) * limit)
+                .take(limit)
+                .map(|t| serde_json::json!({"txn_id": t.txn_id, "amount": t.amount}))
+                .collect();
+            axum::Json(serde_json::json!({"transactions": lines}))
+        };
+        let routes = axum::Router::new().route("/wallets/{id}/transactions", axum::routing::get(page));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        addr
+    }
+
+    /// Hides the newest charge from the read side.
+    pub(crate) fn hide_newest_charge(&self) {
+        let mut inner = self.inner.lock().unwrap();
+        let all = inner.wallets.values().flat_map(|w| &w.transactions);
+        let newest = all
+            .filter(|t| t.reference_type == "charge")
+            .max_by_key(|t| t.position);
+        let id = newest.unwrap().txn_id.clone();
+        inner.hidden.push(id);
+    }
+
+    /// Tells watchers of `n` changes in a row, each with one nano-unit more available.
+    pub(crate) fn announce(&self, n: u64) -> String {
+        let (wallet, from) = {
+            let mut inner = self.inner.lock().unwrap();
+            let from = inner.position;
+            inner.position += n;
+            let wallet = inner.wallets.values().next().unwrap().shown(from);
+            (wallet, from)
+        };
+        let mut last = String::new();
+        for i in 1..=n {
+            last = Amount::from_nanos(i128::from(i)).to_string();
+            let _ = self.changes.send(proto::Wallet {
+                available: last.clone(),
+                position: from + i,
+                ..wallet.clone()
+            });
+        }
+        last
     }
 
     /// As `script`, unless earlier faults are still to come.

@@ -37,7 +37,7 @@ async fn usage_becomes_charges_captures_and_items_and_the_rest_is_released() {
     );
     let verdict = world.get("/api/reconcile").await;
     assert_eq!(verdict["ok"], true, "{verdict}");
-    for sum in ["usage", "charges", "captures", "items"] {
+    for sum in ["usage", "charges", "captures", "read_model", "items"] {
         assert_eq!(verdict["sums"][sum], "1.00", "{sum}");
     }
     let statement = world.get("/api/accounts/demo/statement").await;
@@ -230,6 +230,24 @@ async fn a_tampered_wallet_and_a_wrong_cost_are_named() {
             .contains("took 99999"),
         "{verdict}"
     );
+}
+
+#[tokio::test]
+async fn a_read_model_that_never_shows_a_capture_is_a_difference() {
+    let world = World::demo().await;
+    let mut journal = Journal::new(1);
+    used(&world, &mut journal).await;
+    world
+        .until("/api/accounts/demo", |a| a["available"] == "4.00")
+        .await;
+    world.wallet.wallet.hide_newest_charge();
+    let verdict = world.get("/api/reconcile").await;
+    assert_eq!(
+        (&verdict["ok"], &verdict["sums"]["read_model"]),
+        (&json!(false), &json!("0.00"))
+    );
+    let difference = verdict["first_difference"].as_str().unwrap();
+    assert!(difference.contains("read model is missing"), "{difference}");
 }
 
 #[tokio::test]

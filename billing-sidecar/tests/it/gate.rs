@@ -230,6 +230,24 @@ async fn a_wallet_that_restarts_is_watched_again() {
     while next_account(&mut notices).await.available != "8.00" {}
 }
 
+#[tokio::test]
+async fn a_proxy_that_falls_behind_is_told_everything_anew() {
+    let world = World::demo().await;
+    let mut gate = world.gate().await;
+    let mut notices = gate.watch(Journal::new(1).proxy, 1).await;
+    next_account(&mut notices).await;
+    // Nobody reads: the stream's window and the queue behind it fill up, and the rest is dropped.
+    let last = world.wallet.wallet.announce(6_000);
+    let mut heard = 0;
+    while next_account(&mut notices).await.available != last {
+        heard += 1;
+    }
+    assert!(
+        heard < 6_000,
+        "{heard}: nothing was dropped, so nothing was tested"
+    );
+}
+
 async fn next_account(notices: &mut tonic::Streaming<proto::Notice>) -> proto::AccountState {
     loop {
         let notice = tokio::time::timeout(PATIENCE, notices.message())

@@ -6,6 +6,7 @@
 mod fake_wallet;
 mod flow;
 mod gate;
+mod program;
 mod property;
 mod rating;
 mod relay;

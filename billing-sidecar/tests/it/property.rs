@@ -1,4 +1,5 @@
-//! Seeded: random usage, duplicates, wallet faults and restarts → Σ usage = Σ charges = Σ captures = Σ items.
+//! Seeded: random usage, duplicates, wallet faults and restarts → Σ usage = Σ charges = Σ captures =
+//! Σ read-model transactions = Σ items.
 
 use serde_json::json;
 use weir_contracts::entry::Outcome;
@@ -66,7 +67,7 @@ async fn whatever_happens_the_books_agree() {
     world.until("/api/accounts/demo", |a| a["held"] == "0.00").await;
     let verdict = world.until("/api/reconcile", |v| v["ok"] == true).await;
     let expected = weir_contracts::money::Amount::from_nanos(expected).to_string();
-    for sum in ["usage", "charges", "captures", "items"] {
+    for sum in ["usage", "charges", "captures", "read_model", "items"] {
         assert_eq!(verdict["sums"][sum], json!(expected), "{sum}, seed {}", seed());
     }
     assert_eq!(world.wallet.wallet.open_holds(), 0);

@@ -132,17 +132,19 @@ impl Journal {
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) wallet: Served,
+    pub(crate) wallet_rest: std::net::SocketAddr,
     pub(crate) billing: Option<Running>,
     pub(crate) outbox: Log,
 }
 
-fn config(dir: &Path, wallet: &Served) -> Config {
+fn config(dir: &Path, wallet: &Served, wallet_rest: std::net::SocketAddr) -> Config {
     Config {
         data_dir: dir.join("billing"),
         rest_listen: "127.0.0.1:0".parse().unwrap(),
         grpc_listen: "127.0.0.1:0".parse().unwrap(),
         token: TOKEN.into(),
         wallet_url: format!("http://{}", wallet.addr),
+        wallet_rest_url: Some(format!("http://{wallet_rest}")),
         outbox_paths: vec![dir.join("outbox.db")],
         broker_path: dir.join("broker.db"),
         settle_wait_ms: 3_000,
@@ -155,11 +157,15 @@ impl World {
     pub(crate) async fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let wallet = FakeWallet::new().serve(None).await;
-        let billing = weir_billing::start(config(dir.path(), &wallet)).await.unwrap();
+        let wallet_rest = wallet.wallet.serve_rest().await;
+        let billing = weir_billing::start(config(dir.path(), &wallet, wallet_rest))
+            .await
+            .unwrap();
         let outbox = Log::open(&dir.path().join("outbox.db")).unwrap();
         Self {
             dir,
             wallet,
+            wallet_rest,
             billing: Some(billing),
             outbox,
         }
@@ -191,7 +197,7 @@ impl World {
     /// Stops billing and starts it again on the same directory.
     pub(crate) async fn restart(&mut self) {
         self.billing.take().unwrap().stop().await;
-        let config = config(self.dir.path(), &self.wallet);
+        let config = config(self.dir.path(), &self.wallet, self.wallet_rest);
         self.billing = Some(weir_billing::start(config).await.unwrap());
     }
 

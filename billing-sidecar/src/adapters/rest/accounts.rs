@@ -40,7 +40,7 @@ pub(super) struct Shown {
     /// `balance` − `held`.
     available: Amount,
     receivable: Amount,
-    /// ACTIVE, FROZEN, CLOSED; PENDING before the wallet is created.
+    /// ACTIVE, FROZEN, CLOSED; UNKNOWN while the wallet has not told.
     status: String,
     mode: Mode,
     cut: Cut,
@@ -55,7 +55,7 @@ impl From<AccountView> for Shown {
         let AccountView { account, wallet, .. } = view;
         let status = wallet
             .as_ref()
-            .map_or_else(|| "PENDING".to_owned(), |w| w.status.clone());
+            .map_or_else(|| "UNKNOWN".to_owned(), |w| w.status.clone());
         let of = |amount: fn(&crate::ports::wallet_client::WalletState) -> Amount| {
             wallet.as_ref().map(amount).unwrap_or_default()
         };
