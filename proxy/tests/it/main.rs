@@ -4,6 +4,7 @@
 mod billing_grpc;
 mod credit;
 mod fake_billing;
+mod full_disk;
 mod journal;
 mod killed;
 mod session;
