@@ -235,9 +235,10 @@ struct Stores {
 impl Stores {
     /// Blocks: opens the files and reads every event.
     fn open(paths: &Paths) -> Result<Self, StartError> {
-        make_dir(&paths.data_dir)?;
+        make_private_dir(&paths.data_dir)?;
         if let Some(parent) = paths.broker.parent() {
-            make_dir(parent)?;
+            // Shared with the other services: as the system makes directories.
+            std::fs::create_dir_all(parent).map_err(|source| not_made(parent, source))?;
         }
         let store = Arc::new(SqliteEventStore::open(&paths.data_dir.join("events.db"))?);
         let read_model = Arc::new(SqliteReadModel::open(&paths.data_dir.join("read-model.db"))?);
@@ -260,11 +261,20 @@ impl Stores {
     }
 }
 
-fn make_dir(path: &Path) -> Result<(), StartError> {
-    std::fs::create_dir_all(path).map_err(|source| StartError::Io {
+/// Balances are nobody else's business, so the directory is ours alone; one that exists keeps its mode.
+fn make_private_dir(path: &Path) -> Result<(), StartError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| not_made(path, source))
+}
+
+fn not_made(path: &Path, source: std::io::Error) -> StartError {
+    StartError::Io {
         what: format!("make the directory {}", path.display()),
         source,
-    })
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
