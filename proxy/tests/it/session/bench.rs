@@ -165,11 +165,15 @@ pub(crate) fn settings() -> Settings {
 
 impl Bench {
     pub(crate) fn new(credit_nanos: i64) -> Self {
+        Self::with(settings(), credit_nanos)
+    }
+
+    pub(crate) fn with(settings: Settings, credit_nanos: i64) -> Self {
         let now = Instant::now();
         let purse = Arc::new(FakePurse::default());
         purse.nanos.store(credit_nanos, Ordering::SeqCst);
         Self {
-            core: Session::new(Arc::new(settings()), now),
+            core: Session::new(Arc::new(settings), now),
             purse,
             now,
             to_client: Vec::new(),
@@ -288,7 +292,7 @@ impl Bench {
             drain(&mut self.core.client().out, &mut self.to_client, room);
             drain(&mut self.core.server().out, &mut self.to_server, usize::MAX);
             if let Some(end) = self.core.take_end() {
-                self.end = Some(end);
+                self.end.get_or_insert(end);
                 return;
             }
             if !self.core.is_runnable() {

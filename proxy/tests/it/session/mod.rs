@@ -4,3 +4,4 @@ mod bench;
 mod cut;
 mod login;
 mod relay;
+mod tls;
