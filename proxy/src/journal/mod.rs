@@ -20,6 +20,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -49,6 +50,8 @@ use self::{
 
 /// Commands that may wait for the journal's thread; beyond it closers wait.
 const COMMANDS_MAX: usize = 8192;
+/// What a session or a lease waits at most for its record.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The wall clock, read for the stamps of records that the journal makes by itself.
 #[derive(Debug, Clone, Copy)]
@@ -248,17 +251,18 @@ impl Journal {
     /// Appends a session record; returns its number, from 1. Call [`Self::end_session`] when no slot will name it again.
     ///
     /// # Errors
-    /// The journal has stopped.
+    /// The journal has stopped, or is too slow (a full disk).
     pub async fn begin_session(&self, record: SessionRecord) -> Result<u32, JournalError> {
-        self.ask(|answer| Command::BeginSession(record, answer)).await
+        self.ask_soon(|answer| Command::BeginSession(record, answer))
+            .await
     }
 
     /// Replaces a session's record: another tariff, another upstream. Slots that are open now count as of the new one.
     ///
     /// # Errors
-    /// The journal has stopped.
+    /// The journal has stopped, or is too slow (a full disk).
     pub async fn amend_session(&self, session: u32, record: SessionRecord) -> Result<(), JournalError> {
-        self.ask(|answer| Command::AmendSession(session, record, answer))
+        self.ask_soon(|answer| Command::AmendSession(session, record, answer))
             .await
     }
 
@@ -274,9 +278,9 @@ impl Journal {
     /// Appends a lease record; returns after it is written.
     ///
     /// # Errors
-    /// The journal has stopped.
+    /// The journal has stopped, or is too slow (a full disk).
     pub async fn begin_lease(&self, record: LeaseRecord) -> Result<(), JournalError> {
-        self.ask(|answer| Command::BeginLease(record, answer)).await
+        self.ask_soon(|answer| Command::BeginLease(record, answer)).await
     }
 
     /// Takes a free slot. Nothing is written until [`Slot::write`].
@@ -326,6 +330,17 @@ impl Journal {
     /// The journal has stopped.
     pub async fn flush(&self) -> Result<u64, JournalError> {
         self.ask(Command::Flush).await
+    }
+
+    /// As [`Self::ask`], within [`ASK_LIMIT`]: a login or a lease must not hang on a full disk. What is late may still be appended, unused.
+    async fn ask_soon<T>(
+        &self,
+        command: impl FnOnce(writer::Answer<T>) -> Command,
+    ) -> Result<T, JournalError> {
+        let late = |_| JournalError::Busy(ASK_LIMIT, self.unhealthy_reason().unwrap_or_default());
+        tokio::time::timeout(ASK_LIMIT, self.ask(command))
+            .await
+            .map_err(late)?
     }
 
     async fn ask<T>(&self, command: impl FnOnce(writer::Answer<T>) -> Command) -> Result<T, JournalError> {

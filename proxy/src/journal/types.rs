@@ -37,6 +37,9 @@ pub enum JournalError {
         /// What was found.
         what: String,
     },
+    /// The record was not written in time; the disk is full or stuck.
+    #[error("the journal did not write within {0:?}: {1}")]
+    Busy(Duration, String),
     /// The journal's thread has ended; the process must be started anew.
     #[error("the journal has stopped: {0}")]
     Stopped(String),

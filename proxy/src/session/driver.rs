@@ -79,13 +79,14 @@ pub async fn run(client: TcpStream, world: Arc<World>, stop: CancellationToken) 
 }
 
 struct Driver {
+    /// First, so that it is dropped first: by a panic, too, its record must come before the core's hold on the lease goes.
+    slot: Option<Slot>,
     core: Session,
     client: TcpStream,
     server: Option<TcpStream>,
     world: Arc<World>,
     job: Option<Job>,
     tenant: Option<(Arc<AccountCredit>, AccountId)>,
-    slot: Option<Slot>,
     session: u32,
     stopping: bool,
 }

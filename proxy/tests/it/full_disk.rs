@@ -122,6 +122,8 @@ async fn a_full_disk_denies_and_heals_and_loses_nothing() {
     );
     let waiting = tokio::time::timeout(Duration::from_millis(300), journal.flush()).await;
     assert!(waiting.is_err(), "flushed to a full disk");
+    let late = begin(&journal).await;
+    assert!(matches!(late, Err(JournalError::Busy(..))), "{late:?}");
     mount.grow("8m");
     tokio::time::timeout(Duration::from_secs(10), journal.flush())
         .await
