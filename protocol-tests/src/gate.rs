@@ -44,6 +44,7 @@ impl Gate {
                 "--billing-url",
                 &format!("http://{}", demo.address("billing_grpc")),
             ])
+            .args(["--client-encryption", "none", "--upstream-encryption", "none"])
             .arg("--token-file")
             .arg(demo.directory().join("token"))
             .arg("--data-dir")
