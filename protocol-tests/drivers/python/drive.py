@@ -19,6 +19,8 @@ import pymssql
 from pymssql import _mssql
 
 ANSWERS = threading.Lock()
+# pymssql keeps the message of a login that failed in a place that all connections share.
+LOGINS = threading.Lock()
 KEEP = 5
 
 
@@ -80,17 +82,18 @@ class Session(threading.Thread):
                 return
 
     def do_connect(self, command):
-        self.connection = pymssql.connect(
-            server=command["host"],
-            port=str(command["port"]),
-            user=command["user"],
-            password=command["password"],
-            database=command.get("database", ""),
-            autocommit=command.get("autocommit", True),
-            login_timeout=command.get("login_timeout", 20),
-            timeout=command.get("timeout", 300),
-            tds_version="7.4",
-        )
+        with LOGINS:
+            self.connection = pymssql.connect(
+                server=command["host"],
+                port=str(command["port"]),
+                user=command["user"],
+                password=command["password"],
+                database=command.get("database", ""),
+                autocommit=command.get("autocommit", True),
+                login_timeout=command.get("login_timeout", 20),
+                timeout=command.get("timeout", 300),
+                tds_version="7.4",
+            )
         return {"errors": []}
 
     def do_query(self, command):

@@ -1,6 +1,9 @@
 //! Credit is spent to the row: cut off exactly, the connection usable after, a top-up opens the gate.
 
+use std::time::Duration;
+
 use fastrand::Rng;
+use weir_protocol_tests::deadline::wait_for;
 use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::drivers::{Driver, Reply, Session};
 use weir_protocol_tests::money::{DEMO_ROW, UNIT, decimal, nanos};
@@ -9,6 +12,9 @@ use crate::fleet;
 
 /// The gate's error for credit that is spent.
 const SPENT: i64 = 50402;
+
+/// From the ledger to the gate.
+const BALANCE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Seeded credits per driver.
 const CREDITS: usize = 20;
@@ -94,16 +100,7 @@ fn the_whole_line(name: &str) {
     assert_spent(&reply, bought - 1);
 
     assert_eq!(demo.settled_balance(), credit - bought * DEMO_ROW);
-    let balance = session.query("EXEC weir.balance").ok();
-    assert_eq!(balance.sets[0].columns[..3], ["account", "balance", "currency"]);
-    assert_eq!(
-        (
-            balance.value("account").as_str(),
-            balance.value("currency").as_str()
-        ),
-        ("demo", "USD")
-    );
-    assert_eq!(nanos(&balance.value("balance")), credit - bought * DEMO_ROW);
+    assert_balance(session.as_mut(), credit - bought * DEMO_ROW);
 
     demo.top_up(UNIT);
     assert_eq!(
@@ -117,6 +114,23 @@ fn the_whole_line(name: &str) {
     assert_statement(&demo, credit, (bought + 1) * DEMO_ROW);
     demo.reconcile();
     demo.stop();
+}
+
+/// The gate's own answer on the same connection; what it knows of the wallet is at most a second old.
+fn assert_balance(session: &mut dyn Session, want: i64) {
+    let balance = session.query("EXEC weir.balance").ok();
+    assert_eq!(balance.sets[0].columns[..3], ["account", "balance", "currency"]);
+    assert_eq!(balance.value("account"), "demo");
+    assert_eq!(balance.value("currency"), "USD");
+    let told = wait_for(BALANCE_WITHIN, || {
+        let balance = session.query("EXEC weir.balance").ok().value("balance");
+        (nanos(&balance) == want).then_some(())
+    });
+    assert!(
+        told.is_some(),
+        "the gate does not know the balance {}: {balance:?}",
+        decimal(want)
+    );
 }
 
 /// The statement shows what came in, what was charged, and the balance that is left.

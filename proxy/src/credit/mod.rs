@@ -181,14 +181,17 @@ impl Shared {
         self.accounts.iter().map(|a| Arc::clone(&a)).collect()
     }
 
-    /// Closes idle leases; forgets accounts that hold none and that no session uses.
+    /// Closes idle leases; forgets accounts that hold none, that no session uses and that billing never spoke of. The others stay, as
+    /// many as billing has: a session may ask for its balance before anything happens.
     fn sweep(&self) {
         let now = Instant::now();
         for account in self.all() {
             account.update(|ledger| ledger.close_idle(self.options.idle, now));
         }
-        self.accounts
-            .retain(|_, account| Arc::strong_count(account) > 1 || !account.lock().open_leases().is_empty());
+        self.accounts.retain(|_, account| {
+            let ledger = account.lock();
+            Arc::strong_count(account) > 1 || ledger.is_told() || !ledger.open_leases().is_empty()
+        });
         self.logins
             .retain(|_, (at, _)| now < *at + self.options.resolve_ttl);
     }

@@ -95,11 +95,8 @@ fn take(shared: &Arc<Shared>, notice: Notice) {
             available,
             terms,
         } => {
-            // An account that this proxy does not know needs no marks: its first lease asks billing.
-            let known = shared.accounts.get(&account).map(|a| Arc::clone(&a));
-            if let Some(known) = known {
-                tell(&known, frozen, balance, available, terms);
-            }
+            // Taken in also for accounts that nobody uses yet: the first EXEC weir.balance of a session needs it.
+            tell(&shared.account(&account), frozen, balance, available, terms);
         }
         Notice::CloseLeases { account, request_id } => {
             tokio::spawn(close(Arc::clone(shared), account, request_id));
