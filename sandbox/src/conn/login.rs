@@ -76,7 +76,7 @@ pub(crate) async fn login(
         }
     };
     let mut tokens = TokenBuf::new(version);
-    let (info, accepted) = match decide(&login7, info, &shared.config) {
+    let accepted = match decide(&login7, info, &shared.config) {
         Ok(info) => {
             let acks = shared.backends.feature_acks();
             let behind_ack = Behind {
@@ -84,21 +84,20 @@ pub(crate) async fn login(
                 tokens: &extra,
             };
             answer(&mut tokens, &login7, &info, &shared.config, &behind_ack);
-            (info, true)
+            Some(info)
         }
-        Err((info, messages)) => {
+        Err(messages) => {
             messages
                 .iter()
                 .for_each(|m| m.put(&mut tokens, &shared.config.server_name));
             tokens.done(status::ERROR, 0, 0);
-            (info, false)
+            None
         }
     };
     send(transport, spid, tokens.as_bytes()).await?;
-    if accepted {
-        Ok(info)
-    } else {
-        refuse(transport).await
+    match accepted {
+        Some(info) => Ok(info),
+        None => refuse(transport).await,
     }
 }
 
@@ -214,20 +213,21 @@ fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> Log
     }
 }
 
-type Decision = Result<LoginInfo, (LoginInfo, Vec<Message>)>;
+/// What to tell a client whose login is refused.
+type Refusal = Vec<Message>;
 
-fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
+fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Result<LoginInfo, Refusal> {
     let failed =
         |info: &LoginInfo| Message::new(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
     if login7.is_integrated() {
         let text = "Login failed. This server takes SQL logins only.".to_owned();
-        return Err((info, vec![Message::new(18452, 14, 1, text)]));
+        return Err(vec![Message::new(18452, 14, 1, text)]);
     }
     let password = login7.password.to_text();
     let known = |login: &&Login| login.name.eq_ignore_ascii_case(&info.login) && login.password == *password;
     let Some(login) = config.logins.iter().find(known) else {
         let failed = failed(&info);
-        return Err((info, vec![failed]));
+        return Err(vec![failed]);
     };
     if info.database.is_empty() {
         info.database.clone_from(&login.database);
@@ -241,7 +241,7 @@ fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Decision {
         None => {
             let text = format!("Cannot open database \"{name}\" requested by the login. The login failed.");
             let messages = vec![Message::new(4060, 11, 1, text), failed(&info)];
-            Err((info, messages))
+            Err(messages)
         }
     }
 }

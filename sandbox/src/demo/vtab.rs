@@ -188,7 +188,7 @@ unsafe impl VTabCursor for Cursor<'_> {
             .ok()
             .and_then(|c| self.table.columns.get(c));
         match made {
-            Some(made) => ctx.set_result(&ToSqlOutput::Owned(made.value(self.at as u64))),
+            Some(made) => ctx.set_result(ToSqlOutput::Owned(made.value(self.at as u64))),
             None => Ok(()),
         }
     }

@@ -23,6 +23,7 @@
 //! ```
 
 mod play;
+mod stage;
 
 use std::fmt;
 use std::sync::Arc;

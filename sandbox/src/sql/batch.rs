@@ -11,7 +11,7 @@ use super::types::SqlType;
 use super::{cast, cell, database_name, ddl};
 use crate::conn::reply::Stopped;
 use crate::tokens::{Message, command, status};
-use crate::tsql::{self, Declaration, DeclaredType, Exec, ExecTarget, SetOption, Stmt};
+use crate::tsql::{self, Declaration, DeclaredType, Exec, ExecTarget, Raise, SetOption, Stmt};
 
 /// Calls inside calls, as @@NESTLEVEL bounds them.
 const NESTING_MAX: u32 = 32;
@@ -94,18 +94,7 @@ impl Connection {
                 let value = self.evaluate(expr, answer)?;
                 answer.message(&Message::new(0, 0, 1, cell::print(ValueRef::from(&value))));
             }
-            Stmt::RaisError {
-                message,
-                severity,
-                state,
-                args,
-            } => {
-                let raised = self.raise(message, severity, state, args, answer)?;
-                if raised.is_error() {
-                    return Err(raised.into());
-                }
-                answer.message(&raised);
-            }
+            Stmt::RaisError(raise) => self.raise(raise, answer)?,
             Stmt::Throw(what) => return Err(self.throw(what.as_deref(), answer)?.into()),
             Stmt::Begin => return self.transaction_step(answer, command::BEGIN, Self::begin),
             Stmt::Commit => return self.transaction_step(answer, command::COMMIT, Self::commit),
@@ -323,15 +312,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Text of RAISERROR with its `%s` and `%d` filled in.
-    fn raise(
-        &mut self,
-        message: &Expr,
-        severity: &Expr,
-        state: &Expr,
-        args: &[Expr],
-        answer: &mut Answer<'_>,
-    ) -> Result<Message, Fault> {
+    /// RAISERROR: an error, or INFO up to class 10; its `%s` and `%d` are filled in.
+    fn raise(&mut self, raise: &Raise, answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let Raise {
+            message,
+            severity,
+            state,
+            args,
+        } = raise;
         let message = self.evaluate(message, answer)?;
         let class = self.small_number(severity, answer)?;
         let state = self.small_number(state, answer)?;
@@ -354,7 +342,12 @@ impl Connection {
             Held::Integer(n) => i32::try_from(n).unwrap_or(50000),
             _ => 50000,
         };
-        Ok(Message::new(number, class, state, text))
+        let raised = Message::new(number, class, state, text);
+        if raised.is_error() {
+            return Err(raised.into());
+        }
+        answer.message(&raised);
+        Ok(())
     }
 
     fn small_number(&mut self, expr: &Expr, answer: &mut Answer<'_>) -> Result<u8, Fault> {

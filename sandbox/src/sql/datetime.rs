@@ -58,6 +58,11 @@ pub(crate) fn month_days(year: i64, month: i64) -> i64 {
 }
 
 impl Moment {
+    /// Of its parts.
+    pub(crate) const fn at(day: i64, ticks: i64, offset: i16) -> Self {
+        Self { day, ticks, offset }
+    }
+
     /// From seconds and nanoseconds since 1970.
     pub(crate) fn from_unix(seconds: i64, nanos: u32) -> Self {
         let day = DAY_1970 + seconds.div_euclid(86_400);

@@ -1,7 +1,9 @@
 //! T-SQL read into statements: control flow, SET, transactions and EXEC by a reader of ours, queries by `sqlparser`.
 
+mod control;
 mod dialect;
 mod parse;
+mod procedures;
 #[cfg(test)]
 mod tests;
 
@@ -21,13 +23,8 @@ pub(crate) enum Stmt {
     Assign { name: String, value: Expr },
     /// `PRINT expr`.
     Print(Expr),
-    /// `RAISERROR(message, severity, state, args…)`.
-    RaisError {
-        message: Expr,
-        severity: Expr,
-        state: Expr,
-        args: Vec<Expr>,
-    },
+    /// `RAISERROR(…)`.
+    RaisError(Box<Raise>),
     /// `THROW [number, message, state]`.
     Throw(Option<Box<(Expr, Expr, Expr)>>),
     /// `BEGIN TRAN [name]`.
@@ -70,6 +67,15 @@ pub(crate) enum Stmt {
     Nothing,
     /// A query, DML or DDL statement.
     Sql(Box<Statement>),
+}
+
+/// `RAISERROR(message, severity, state, args…)`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Raise {
+    pub(crate) message: Expr,
+    pub(crate) severity: Expr,
+    pub(crate) state: Expr,
+    pub(crate) args: Vec<Expr>,
 }
 
 /// `SET` of a session option.
@@ -122,7 +128,7 @@ pub(crate) enum ExecTarget {
     /// A procedure, name parts as written.
     Procedure(Vec<String>),
     /// Text.
-    Text(Expr),
+    Text(Box<Expr>),
 }
 
 /// An argument of an EXEC.

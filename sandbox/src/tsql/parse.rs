@@ -6,12 +6,12 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
 use super::dialect::TSql;
-use super::{Argument, Declaration, DeclaredType, Exec, ExecTarget, Procedure, SetOption, Stmt, SyntaxError};
+use super::{Declaration, DeclaredType, SetOption, Stmt, SyntaxError};
 
 /// Depth of nested blocks and expressions; deeper text is refused before it costs the stack.
 const DEPTH_MAX: usize = 40;
 
-type Parsed<T> = Result<T, ParserError>;
+pub(super) type Parsed<T> = Result<T, ParserError>;
 
 /// Reads a batch.
 ///
@@ -70,14 +70,14 @@ fn syntax_error(error: &ParserError) -> SyntaxError {
     }
 }
 
-struct Reader<'a> {
-    p: Parser<'a>,
+pub(super) struct Reader<'a> {
+    pub(super) p: Parser<'a>,
     depth: usize,
     last_word: String,
 }
 
 impl Reader<'_> {
-    fn unexpected<T>(&self) -> Parsed<T> {
+    pub(super) fn unexpected<T>(&self) -> Parsed<T> {
         let found = self.p.peek_token_ref();
         Err(ParserError::ParserError(format!(
             "found: {}{}",
@@ -86,14 +86,14 @@ impl Reader<'_> {
     }
 
     /// The next token as an upper-case bare word, if it is one.
-    fn peek_word(&self, ahead: usize) -> Option<String> {
+    pub(super) fn peek_word(&self, ahead: usize) -> Option<String> {
         match self.p.peek_nth_token(ahead).token {
             Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_ascii_uppercase()),
             _ => None,
         }
     }
 
-    fn take_word(&mut self, word: &str) -> bool {
+    pub(super) fn take_word(&mut self, word: &str) -> bool {
         let found = self.peek_word(0).is_some_and(|w| w == word);
         if found {
             self.p.advance_token();
@@ -101,14 +101,14 @@ impl Reader<'_> {
         found
     }
 
-    fn peek_words(&self, words: &[&str]) -> bool {
+    pub(super) fn peek_words(&self, words: &[&str]) -> bool {
         words
             .iter()
             .enumerate()
             .all(|(i, word)| self.peek_word(i).is_some_and(|w| w == *word))
     }
 
-    fn take_words(&mut self, words: &[&str]) -> bool {
+    pub(super) fn take_words(&mut self, words: &[&str]) -> bool {
         let found = self.peek_words(words);
         if found {
             words.iter().for_each(|_| self.p.advance_token());
@@ -116,7 +116,7 @@ impl Reader<'_> {
         found
     }
 
-    fn expect_word(&mut self, word: &str) -> Parsed<()> {
+    pub(super) fn expect_word(&mut self, word: &str) -> Parsed<()> {
         if self.take_word(word) {
             Ok(())
         } else {
@@ -124,16 +124,16 @@ impl Reader<'_> {
         }
     }
 
-    fn at_end(&self) -> bool {
+    pub(super) fn at_end(&self) -> bool {
         matches!(self.p.peek_token_ref().token, Token::EOF | Token::SemiColon)
     }
 
-    fn skip_semicolons(&mut self) {
+    pub(super) fn skip_semicolons(&mut self) {
         while self.p.consume_token(&Token::SemiColon) {}
     }
 
     /// Statements up to the end or to one of the closing word sequences, which are left in place.
-    fn statements(&mut self, closers: &[&[&str]]) -> Parsed<Vec<Stmt>> {
+    pub(super) fn statements(&mut self, closers: &[&[&str]]) -> Parsed<Vec<Stmt>> {
         let mut list = Vec::new();
         loop {
             self.skip_semicolons();
@@ -145,7 +145,7 @@ impl Reader<'_> {
         }
     }
 
-    fn statement(&mut self, first: bool) -> Parsed<Stmt> {
+    pub(super) fn statement(&mut self, first: bool) -> Parsed<Stmt> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(ParserError::RecursionLimitExceeded);
@@ -218,7 +218,7 @@ impl Reader<'_> {
     }
 
     /// True if the next word starts a statement, so that an argument list or a RETURN ends before it.
-    fn at_statement(&self) -> bool {
+    pub(super) fn at_statement(&self) -> bool {
         const STARTS: &[&str] = &[
             "SET",
             "USE",
@@ -260,7 +260,7 @@ impl Reader<'_> {
     }
 
     /// `sqlparser`'s statement; or, for the first word of a batch that is none of its keywords, a procedure's name.
-    fn sql_or_procedure(&mut self, first: bool) -> Parsed<Stmt> {
+    pub(super) fn sql_or_procedure(&mut self, first: bool) -> Parsed<Stmt> {
         let token = self.p.peek_token_ref().token.clone();
         let procedure = match &token {
             Token::Word(w) => w.quote_style.is_some() || w.keyword == Keyword::NoKeyword,
@@ -279,7 +279,7 @@ impl Reader<'_> {
         Ok(Stmt::Sql(Box::new(statement)))
     }
 
-    fn skip_parenthesised(&mut self) -> Parsed<()> {
+    pub(super) fn skip_parenthesised(&mut self) -> Parsed<()> {
         self.p.expect_token(&Token::LParen)?;
         let mut open = 1_u32;
         while open > 0 {
@@ -306,7 +306,7 @@ impl Reader<'_> {
         Ok(Stmt::Use(self.p.parse_identifier()?.value))
     }
 
-    fn variable(&mut self) -> Parsed<String> {
+    pub(super) fn variable(&mut self) -> Parsed<String> {
         match &self.p.peek_token_ref().token {
             Token::Word(w) if w.quote_style.is_none() && w.value.starts_with('@') => {
                 let name = w.value.to_lowercase();
@@ -317,7 +317,7 @@ impl Reader<'_> {
         }
     }
 
-    fn peek_variable(&self) -> bool {
+    pub(super) fn peek_variable(&self) -> bool {
         matches!(&self.p.peek_token_ref().token, Token::Word(w) if w.quote_style.is_none() && w.value.starts_with('@'))
     }
 }
@@ -383,7 +383,7 @@ impl Reader<'_> {
         }
     }
 
-    fn option_names(&mut self) -> Parsed<String> {
+    pub(super) fn option_names(&mut self) -> Parsed<String> {
         let mut names = self.option_name()?;
         while self.p.consume_token(&Token::Comma) {
             names.push(',');
@@ -424,7 +424,7 @@ impl Reader<'_> {
         Ok(if minus { format!("-{value}") } else { value })
     }
 
-    fn declarations(&mut self) -> Parsed<Vec<Declaration>> {
+    pub(super) fn declarations(&mut self) -> Parsed<Vec<Declaration>> {
         let mut list = Vec::new();
         loop {
             let name = self.variable()?;
@@ -453,270 +453,5 @@ impl Reader<'_> {
                 return Ok(list);
             }
         }
-    }
-}
-
-/// Transactions, control flow, messages.
-impl Reader<'_> {
-    fn tran_name(&mut self) -> Parsed<Option<String>> {
-        if self.peek_variable() {
-            return self.variable().map(Some);
-        }
-        if self.at_end() || self.at_statement() || self.peek_word(0).is_some_and(|w| w == "WITH") {
-            return Ok(None);
-        }
-        match &self.p.peek_token_ref().token {
-            Token::Word(_) => Ok(Some(self.p.parse_identifier()?.value)),
-            _ => Ok(None),
-        }
-    }
-
-    fn with_options(&mut self) -> Parsed<()> {
-        if self.peek_word(0).is_some_and(|w| w == "WITH") {
-            let (mark, delayed) = (self.peek_word(1), self.p.peek_nth_token(1).token == Token::LParen);
-            if delayed {
-                self.p.advance_token();
-                return self.skip_parenthesised();
-            }
-            if mark.is_some_and(|w| w == "MARK") {
-                self.p.advance_token();
-                self.p.advance_token();
-                if matches!(
-                    self.p.peek_token_ref().token,
-                    Token::SingleQuotedString(_) | Token::NationalStringLiteral(_)
-                ) {
-                    self.p.advance_token();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self) -> Parsed<Stmt> {
-        self.p.advance_token();
-        self.take_word("DISTRIBUTED");
-        if self.take_word("TRAN") || self.take_word("TRANSACTION") {
-            self.tran_name()?;
-            self.with_options()?;
-            return Ok(Stmt::Begin);
-        }
-        if self.take_word("TRY") {
-            let body = self.statements(&[&["END", "TRY"]])?;
-            self.take_words(&["END", "TRY"]);
-            self.skip_semicolons();
-            self.expect_word("BEGIN")?;
-            self.expect_word("CATCH")?;
-            let catch = self.statements(&[&["END", "CATCH"]])?;
-            self.take_words(&["END", "CATCH"]);
-            return Ok(Stmt::Try { body, catch });
-        }
-        let list = self.statements(&[&["END"]])?;
-        self.expect_word("END")?;
-        Ok(Stmt::Block(list))
-    }
-
-    fn transaction_end(&mut self, word: &str) -> Parsed<Stmt> {
-        self.p.advance_token();
-        let tran = self.take_word("TRAN") || self.take_word("TRANSACTION") || self.take_word("WORK");
-        let name = if tran { self.tran_name()? } else { None };
-        self.with_options()?;
-        match (word, name) {
-            ("COMMIT", _) => Ok(Stmt::Commit),
-            ("ROLLBACK", name) => Ok(Stmt::Rollback(name)),
-            (_, Some(name)) => Ok(Stmt::Save(name)),
-            _ => self.unexpected(),
-        }
-    }
-
-    fn conditional(&mut self) -> Parsed<Stmt> {
-        self.p.advance_token();
-        let condition = self.p.parse_expr()?;
-        let then = Box::new(self.statement(false)?);
-        let mut semicolons = 0_usize;
-        while self.p.consume_token(&Token::SemiColon) {
-            semicolons += 1;
-        }
-        let otherwise = if self.take_word("ELSE") {
-            Some(Box::new(self.statement(false)?))
-        } else {
-            None
-        };
-        if otherwise.is_none() {
-            (0..semicolons).for_each(|_| self.p.prev_token());
-        }
-        Ok(Stmt::If {
-            condition,
-            then,
-            otherwise,
-        })
-    }
-
-    fn raiserror(&mut self) -> Parsed<Stmt> {
-        self.p.advance_token();
-        self.p.expect_token(&Token::LParen)?;
-        let mut list = self.p.parse_comma_separated(Parser::parse_expr)?;
-        self.p.expect_token(&Token::RParen)?;
-        if self.take_word("WITH") {
-            self.option_names()?;
-        }
-        if list.len() < 3 {
-            return self.unexpected();
-        }
-        let args = list.split_off(3);
-        let mut head = list.into_iter();
-        match (head.next(), head.next(), head.next()) {
-            (Some(message), Some(severity), Some(state)) => Ok(Stmt::RaisError {
-                message,
-                severity,
-                state,
-                args,
-            }),
-            _ => self.unexpected(),
-        }
-    }
-
-    fn throw(&mut self) -> Parsed<Stmt> {
-        self.p.advance_token();
-        if self.at_end() || self.at_statement() {
-            return Ok(Stmt::Throw(None));
-        }
-        let number = self.p.parse_expr()?;
-        self.p.expect_token(&Token::Comma)?;
-        let message = self.p.parse_expr()?;
-        self.p.expect_token(&Token::Comma)?;
-        let state = self.p.parse_expr()?;
-        Ok(Stmt::Throw(Some(Box::new((number, message, state)))))
-    }
-}
-
-/// Procedures and bulk load.
-impl Reader<'_> {
-    fn exec(&mut self) -> Parsed<Stmt> {
-        if self.p.consume_token(&Token::LParen) {
-            let text = self.p.parse_expr()?;
-            self.p.expect_token(&Token::RParen)?;
-            return Ok(Stmt::Exec(Exec {
-                status: None,
-                what: ExecTarget::Text(text),
-                args: Vec::new(),
-            }));
-        }
-        let status = if self.peek_variable() && self.p.peek_nth_token(1).token == Token::Eq {
-            let name = self.variable()?;
-            self.p.advance_token();
-            Some(name)
-        } else {
-            None
-        };
-        let name = self.p.parse_object_name(false)?;
-        let parts = name
-            .0
-            .iter()
-            .filter_map(|part| part.as_ident())
-            .map(|ident| ident.value.clone())
-            .collect();
-        let mut args = Vec::new();
-        if !self.at_end() && !self.at_statement() {
-            loop {
-                args.push(self.argument()?);
-                if !self.p.consume_token(&Token::Comma) {
-                    break;
-                }
-            }
-        }
-        if self.take_words(&["WITH", "RECOMPILE"]) {}
-        Ok(Stmt::Exec(Exec {
-            status,
-            what: ExecTarget::Procedure(parts),
-            args,
-        }))
-    }
-
-    fn argument(&mut self) -> Parsed<Argument> {
-        let name = if self.peek_variable() && self.p.peek_nth_token(1).token == Token::Eq {
-            let name = self.variable()?;
-            self.p.advance_token();
-            Some(name)
-        } else {
-            None
-        };
-        let value = if self.take_word("DEFAULT") {
-            None
-        } else {
-            Some(self.p.parse_expr()?)
-        };
-        let output = self.take_word("OUTPUT") || self.take_word("OUT");
-        Ok(Argument { name, value, output })
-    }
-
-    fn insert_bulk(&mut self) -> Parsed<Stmt> {
-        self.p.advance_token();
-        self.p.advance_token();
-        let table = self.p.parse_object_name(false)?.to_string();
-        let mut columns = Vec::new();
-        if self.p.consume_token(&Token::LParen) {
-            loop {
-                columns.push(self.p.parse_identifier()?.value);
-                self.p.parse_data_type()?;
-                if self.take_word("COLLATE") {
-                    self.p.advance_token();
-                }
-                self.take_word("NOT");
-                self.take_word("NULL");
-                if !self.p.consume_token(&Token::Comma) {
-                    break;
-                }
-            }
-            self.p.expect_token(&Token::RParen)?;
-        }
-        if self.take_word("WITH") {
-            self.skip_parenthesised()?;
-        }
-        Ok(Stmt::InsertBulk { table, columns })
-    }
-
-    /// CREATE, ALTER and DROP: procedures are ours, all else is `sqlparser`'s.
-    fn definition(&mut self) -> Parsed<Stmt> {
-        let is_proc = |word: Option<String>| word.is_some_and(|w| w == "PROC" || w == "PROCEDURE");
-        if self.peek_word(0).is_some_and(|w| w == "DROP") && is_proc(self.peek_word(1)) {
-            self.p.advance_token();
-            self.p.advance_token();
-            let if_exists = self.take_words(&["IF", "EXISTS"]);
-            let name = self.last_part()?;
-            return Ok(Stmt::DropProcedure { name, if_exists });
-        }
-        let or_alter = self.peek_words(&["CREATE", "OR", "ALTER"]);
-        if !is_proc(self.peek_word(if or_alter { 3 } else { 1 })) {
-            return self.sql_or_procedure(false);
-        }
-        (0..if or_alter { 4 } else { 2 }).for_each(|_| self.p.advance_token());
-        let name = self.last_part()?;
-        let parenthesised = self.p.consume_token(&Token::LParen);
-        let parameters = if self.peek_variable() {
-            self.declarations()?
-        } else {
-            Vec::new()
-        };
-        if parenthesised {
-            self.p.expect_token(&Token::RParen)?;
-        }
-        self.expect_word("AS")?;
-        let mut body = Vec::new();
-        self.skip_semicolons();
-        while self.p.peek_token_ref().token != Token::EOF {
-            body.push(self.statement(false)?);
-            self.skip_semicolons();
-        }
-        Ok(Stmt::CreateProcedure(Box::new(Procedure {
-            name,
-            parameters,
-            body,
-        })))
-    }
-
-    fn last_part(&mut self) -> Parsed<String> {
-        let name = self.p.parse_object_name(false)?;
-        let last = name.0.last().and_then(|part| part.as_ident());
-        last.map_or_else(|| self.unexpected(), |ident| Ok(ident.value.to_lowercase()))
     }
 }

@@ -1,9 +1,12 @@
 //! A scripted client on the `tds` crate's own parts: it says what came, token by token, and checks every message's form.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
+use rustls::ClientConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_tds::framer::{Frame, Framer};
@@ -81,11 +84,15 @@ impl Response {
 
 pub(crate) struct Client {
     stream: TcpStream,
+    /// Present while bytes go through TLS.
+    tls: Option<ClientConnection>,
     input: BytesMut,
     framer: Framer,
     pub(crate) version: TdsVersion,
     pub(crate) packet_size: u16,
     pub(crate) login: Response,
+    /// ENCRYPTION of the server's PRELOGIN.
+    pub(crate) answered: Option<Encryption>,
 }
 
 pub(crate) struct Wish {
@@ -95,6 +102,21 @@ pub(crate) struct Wish {
     pub(crate) version: TdsVersion,
     pub(crate) packet_size: u32,
     pub(crate) features: Vec<Feature>,
+    pub(crate) tls: Option<TlsWish>,
+}
+
+/// How a client encrypts.
+pub(crate) struct TlsWish {
+    pub(crate) encryption: Encryption,
+    /// TLS first (TDS 8.0).
+    pub(crate) strict: bool,
+    pub(crate) config: Arc<rustls::ClientConfig>,
+}
+
+impl TlsWish {
+    fn client(&self) -> ClientConnection {
+        ClientConnection::new(Arc::clone(&self.config), "localhost".try_into().unwrap()).unwrap()
+    }
 }
 
 impl Default for Wish {
@@ -106,6 +128,7 @@ impl Default for Wish {
             version: TdsVersion::V7_4,
             packet_size: 4096,
             features: vec![],
+            tls: None,
         }
     }
 }
@@ -115,21 +138,27 @@ impl Client {
         Self::login(addr, Wish::default()).await
     }
 
-    /// Logs in without TLS; the login response stands in `login`, whatever it says.
+    /// Logs in as wished; the login response stands in `login`, whatever it says.
     pub(crate) async fn login(addr: SocketAddr, wish: Wish) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self {
             stream,
+            tls: None,
             input: BytesMut::new(),
             framer: Framer::new(4096),
             version: wish.version,
             packet_size: 4096,
             login: Response::default(),
+            answered: None,
         };
+        let asked = wish.tls.as_ref().map_or(Encryption::NotSup, |tls| tls.encryption);
+        if let Some(tls) = wish.tls.as_ref().filter(|tls| tls.strict) {
+            client.handshake(tls.client(), false).await;
+        }
         let prelogin = Prelogin {
             version: [11, 0, 0, 0, 0, 0],
-            encryption: Some(EncryptionOption::plain(Encryption::NotSup)),
+            encryption: Some(EncryptionOption::plain(asked)),
             ..Prelogin::default()
         };
         client
@@ -137,8 +166,15 @@ impl Client {
             .await;
         let (header, body) = client.packet().await.unwrap();
         assert_eq!(header.kind, PacketType::TabularResult);
-        let answer = Prelogin::parse(&body).unwrap();
-        assert_eq!(answer.encryption.unwrap().mode, Encryption::NotSup);
+        let answer = Prelogin::parse(&body).unwrap().encryption.unwrap().mode;
+        client.answered = Some(answer);
+        if let Some(tls) = wish
+            .tls
+            .as_ref()
+            .filter(|tls| !tls.strict && answer != Encryption::NotSup)
+        {
+            client.handshake(tls.client(), true).await;
+        }
         let login = Login7 {
             tds_version: wish.version.to_login7(),
             packet_size: wish.packet_size,
@@ -150,11 +186,55 @@ impl Client {
             features: wish.features,
             ..Login7::default()
         };
-        client
-            .send(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap())
-            .await;
+        let body = login.encode().unwrap();
+        client.send(PacketType::Login7, PacketStatus::NORMAL, &body).await;
+        if answer == Encryption::Off {
+            client.tls = None;
+        }
         client.login = client.response().await;
         client
+    }
+
+    /// The TLS handshake, wrapped in 0x12 packets or bare.
+    async fn handshake(&mut self, mut tls: ClientConnection, wrapped: bool) {
+        while tls.is_handshaking() {
+            let mut flight = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut flight).unwrap();
+            }
+            if wrapped && !flight.is_empty() {
+                self.send(PacketType::Prelogin, PacketStatus::NORMAL, &flight)
+                    .await;
+            } else {
+                self.stream.write_all(&flight).await.unwrap();
+            }
+            if !tls.is_handshaking() {
+                break;
+            }
+            let bytes = if wrapped {
+                self.packet().await.unwrap().1
+            } else {
+                let mut bytes = BytesMut::new();
+                assert_ne!(self.stream.read_buf(&mut bytes).await.unwrap(), 0);
+                bytes
+            };
+            let mut bytes = &bytes[..];
+            while !bytes.is_empty() {
+                tls.read_tls(&mut bytes).unwrap();
+                tls.process_new_packets().unwrap();
+            }
+        }
+        let mut rest = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut rest).unwrap();
+        }
+        // With a resumed session the client's Finished is the last of the handshake.
+        if wrapped && !rest.is_empty() {
+            self.send(PacketType::Prelogin, PacketStatus::NORMAL, &rest).await;
+        } else {
+            self.stream.write_all(&rest).await.unwrap();
+        }
+        self.tls = Some(tls);
     }
 
     pub(crate) fn options(&self) -> RequestOptions {
@@ -164,6 +244,15 @@ impl Client {
     pub(crate) async fn send(&mut self, kind: PacketType, status: PacketStatus, body: &[u8]) {
         let mut out = BytesMut::new();
         write_message(&mut out, kind, status, self.packet_size, 0, FIRST_PACKET_ID, body);
+        if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(&out).unwrap();
+            out.clear();
+            let mut records = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut records).unwrap();
+            }
+            out.extend_from_slice(&records);
+        }
         self.stream.write_all(&out).await.unwrap();
     }
 
@@ -192,10 +281,22 @@ impl Client {
                 let mut packet = self.input.split_to(usize::from(header.length));
                 return Some((header, packet.split_off(HEADER_LEN)));
             }
-            self.input.reserve(64 * 1024);
-            let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut self.input)).await;
+            let mut bytes = BytesMut::with_capacity(64 * 1024);
+            let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut bytes)).await;
             if read.expect("nothing came within the deadline").unwrap_or(0) == 0 {
                 return None;
+            }
+            let Some(tls) = &mut self.tls else {
+                self.input.extend_from_slice(&bytes);
+                continue;
+            };
+            while bytes.has_remaining() {
+                let taken = tls.read_tls(&mut &bytes[..]).unwrap();
+                bytes.advance(taken);
+                let state = tls.process_new_packets().unwrap();
+                let mut plain = vec![0; state.plaintext_bytes_to_read()];
+                tls.reader().read_exact(&mut plain).unwrap();
+                self.input.extend_from_slice(&plain);
             }
         }
     }

@@ -1,10 +1,13 @@
 //! The sandbox seen from a socket.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod client;
 mod login;
 mod requests;
 mod scenario;
 mod sql;
+mod tls;
 
 use weir_sandbox::{Config, Running};
 

@@ -3,101 +3,103 @@
 use crate::client::{Client, Event};
 use crate::{NONE, sandbox};
 
+/// Text, rows of its answer, errors of its answer; in order, on one connection.
+const CASES: &[(&str, u64, &[i32])] = &[
+    ("SELECT 1 SELECT 2", 2, &[]),
+    (
+        "SELECT @@SPID, @@TRANCOUNT, @@VERSION, @@SERVERNAME, @@ROWCOUNT, @@ERROR, @@IDENTITY",
+        1,
+        &[],
+    ),
+    (
+        "SELECT CAST(SERVERPROPERTY('EngineEdition') as INT), DB_NAME(), SUSER_SNAME()",
+        1,
+        &[],
+    ),
+    (
+        "SELECT TOP 5 [id], [customer] AS [who] FROM [demo].[dbo].[orders]",
+        5,
+        &[],
+    ),
+    ("SELECT TOP (2) * FROM orders ORDER BY id DESC", 2, &[]),
+    (
+        "SELECT id FROM orders WHERE id BETWEEN 10 AND 19 AND id < 15",
+        5,
+        &[],
+    ),
+    (
+        "SELECT id FROM orders ORDER BY id OFFSET 99990 ROWS FETCH NEXT 20 ROWS ONLY",
+        10,
+        &[],
+    ),
+    ("SELECT status, COUNT(*) FROM orders GROUP BY status", 5, &[]),
+    ("SELECT COUNT(*) AS n FROM events", 1, &[]),
+    (
+        "SELECT e.id FROM events e JOIN orders o ON o.id = e.order_id WHERE e.id < 100",
+        90,
+        &[],
+    ),
+    ("INSERT INTO p (name, d) VALUES (N'a', 1.5), (N'b', NULL)", 0, &[]),
+    ("INSERT INTO p (name) OUTPUT inserted.id VALUES (N'c')", 1, &[]),
+    ("INSERT INTO p (name) VALUES (N'a')", 0, &[2627]),
+    ("INSERT INTO p (name) VALUES (NULL)", 0, &[515]),
+    ("SELECT 'a' + name FROM p WHERE name LIKE N'A%'", 1, &[]),
+    (
+        "SELECT GETDATE(), SYSDATETIME(), ISNULL(NULL, 'x'), LEN('abc'), CONVERT(varchar(10), GETDATE(), 120)",
+        1,
+        &[],
+    ),
+    ("SELECT 1 / 0", 0, &[8134]),
+    ("SELECT 1 / 0; SELECT 1", 1, &[8134]),
+    ("SELECT * FROM nope; SELECT 1", 0, &[208]),
+    ("SELECT nope FROM p", 0, &[207]),
+    ("EXEC nope; SELECT 1", 1, &[2812]),
+    ("SELEC * FROM p", 0, &[102]),
+    ("SELECT CAST('x' AS int)", 0, &[245]),
+    ("UPDATE orders SET quantity = 1", 0, &[3906]),
+    ("USE nowhere", 0, &[911]),
+    ("COMMIT", 0, &[3902]),
+    ("PRINT 'x' RAISERROR('bad %s', 16, 1, 'thing')", 0, &[50000]),
+    ("RAISERROR('warning', 10, 1)", 0, &[]),
+    (
+        "BEGIN TRY SELECT 1/0 END TRY BEGIN CATCH SELECT ERROR_NUMBER() END CATCH",
+        1,
+        &[],
+    ),
+    (
+        "DECLARE @i int = 0 WHILE @i < 3 BEGIN SELECT @i SET @i += 1 END",
+        3,
+        &[],
+    ),
+    (
+        "DECLARE @t TABLE (x int) INSERT @t VALUES (1), (2) SELECT * FROM @t",
+        2,
+        &[],
+    ),
+    ("SELECT * INTO #x FROM p; SELECT * FROM #x; DROP TABLE #x", 3, &[]),
+    ("SELECT @undeclared", 0, &[137]),
+    (
+        "IF OBJECT_ID('dbo.p') IS NOT NULL SELECT 1 ELSE SELECT 1, 2",
+        1,
+        &[],
+    ),
+    ("EXEC sp_executesql N'SELECT @a', N'@a int', @a = 1", 1, &[]),
+    (
+        "SELECT name FROM sys.databases; SELECT * FROM INFORMATION_SCHEMA.TABLES",
+        8,
+        &[],
+    ),
+    ("SET FMTONLY ON SELECT * FROM orders SET FMTONLY OFF", 0, &[]),
+    ("TRUNCATE TABLE p; DROP TABLE p", 0, &[]),
+];
+
 #[tokio::test]
 async fn texts_and_their_rows_and_errors() {
     let running = sandbox().await;
     let mut client = Client::connect(running.addr).await;
     let setup = "CREATE TABLE p (id int IDENTITY(1,1) PRIMARY KEY, name nvarchar(20) NOT NULL UNIQUE, d decimal(10,2) NULL)";
     assert_eq!(client.batch(setup).await.errors(), NONE);
-    let cases: &[(&str, u64, &[i32])] = &[
-        ("SELECT 1 SELECT 2", 2, &[]),
-        (
-            "SELECT @@SPID, @@TRANCOUNT, @@VERSION, @@SERVERNAME, @@ROWCOUNT, @@ERROR, @@IDENTITY",
-            1,
-            &[],
-        ),
-        (
-            "SELECT CAST(SERVERPROPERTY('EngineEdition') as INT), DB_NAME(), SUSER_SNAME()",
-            1,
-            &[],
-        ),
-        (
-            "SELECT TOP 5 [id], [customer] AS [who] FROM [demo].[dbo].[orders]",
-            5,
-            &[],
-        ),
-        ("SELECT TOP (2) * FROM orders ORDER BY id DESC", 2, &[]),
-        (
-            "SELECT id FROM orders WHERE id BETWEEN 10 AND 19 AND id < 15",
-            5,
-            &[],
-        ),
-        (
-            "SELECT id FROM orders ORDER BY id OFFSET 99990 ROWS FETCH NEXT 20 ROWS ONLY",
-            10,
-            &[],
-        ),
-        ("SELECT status, COUNT(*) FROM orders GROUP BY status", 5, &[]),
-        ("SELECT COUNT(*) AS n FROM events", 1, &[]),
-        (
-            "SELECT e.id FROM events e JOIN orders o ON o.id = e.order_id WHERE e.id < 100",
-            90,
-            &[],
-        ),
-        ("INSERT INTO p (name, d) VALUES (N'a', 1.5), (N'b', NULL)", 0, &[]),
-        ("INSERT INTO p (name) OUTPUT inserted.id VALUES (N'c')", 1, &[]),
-        ("INSERT INTO p (name) VALUES (N'a')", 0, &[2627]),
-        ("INSERT INTO p (name) VALUES (NULL)", 0, &[515]),
-        ("SELECT 'a' + name FROM p WHERE name LIKE N'A%'", 1, &[]),
-        (
-            "SELECT GETDATE(), SYSDATETIME(), ISNULL(NULL, 'x'), LEN('abc'), CONVERT(varchar(10), GETDATE(), 120)",
-            1,
-            &[],
-        ),
-        ("SELECT 1 / 0", 0, &[8134]),
-        ("SELECT 1 / 0; SELECT 1", 1, &[8134]),
-        ("SELECT * FROM nope; SELECT 1", 0, &[208]),
-        ("SELECT nope FROM p", 0, &[207]),
-        ("EXEC nope; SELECT 1", 1, &[2812]),
-        ("SELEC * FROM p", 0, &[102]),
-        ("SELECT CAST('x' AS int)", 0, &[245]),
-        ("UPDATE orders SET quantity = 1", 0, &[3906]),
-        ("USE nowhere", 0, &[911]),
-        ("COMMIT", 0, &[3902]),
-        ("PRINT 'x' RAISERROR('bad %s', 16, 1, 'thing')", 0, &[50000]),
-        ("RAISERROR('warning', 10, 1)", 0, &[]),
-        (
-            "BEGIN TRY SELECT 1/0 END TRY BEGIN CATCH SELECT ERROR_NUMBER() END CATCH",
-            1,
-            &[],
-        ),
-        (
-            "DECLARE @i int = 0 WHILE @i < 3 BEGIN SELECT @i SET @i += 1 END",
-            3,
-            &[],
-        ),
-        (
-            "DECLARE @t TABLE (x int) INSERT @t VALUES (1), (2) SELECT * FROM @t",
-            2,
-            &[],
-        ),
-        ("SELECT * INTO #x FROM p; SELECT * FROM #x; DROP TABLE #x", 3, &[]),
-        ("SELECT @undeclared", 0, &[137]),
-        (
-            "IF OBJECT_ID('dbo.p') IS NOT NULL SELECT 1 ELSE SELECT 1, 2",
-            1,
-            &[],
-        ),
-        ("EXEC sp_executesql N'SELECT @a', N'@a int', @a = 1", 1, &[]),
-        (
-            "SELECT name FROM sys.databases; SELECT * FROM INFORMATION_SCHEMA.TABLES",
-            8,
-            &[],
-        ),
-        ("SET FMTONLY ON SELECT * FROM orders SET FMTONLY OFF", 0, &[]),
-        ("TRUNCATE TABLE p; DROP TABLE p", 0, &[]),
-    ];
-    for (text, rows, errors) in cases {
+    for (text, rows, errors) in CASES {
         let response = client.batch(text).await;
         assert_eq!(
             (response.rows, response.errors().as_slice()),
