@@ -11,9 +11,10 @@ use crate::{
     adapters::{billing_grpc::BillingGrpc, embedded_outbox::EmbeddedOutbox, system_clock::SystemClock},
     config::{ClientEncryption, Config, ConfigError, UpstreamEncryption},
     credit::{Credit, CreditOptions},
+    driver::World,
     journal::{Journal, JournalError, JournalOptions},
     listener,
-    session::{Settings, driver::World},
+    session::Settings,
     ship::Shipper,
     tls,
 };

@@ -9,12 +9,13 @@
 //! ```
 //!
 //! `session/` and `gate/` are pure: bytes, facts and `now` go in, bytes and actions come out. tokio lives in
-//! `session/driver.rs`, `listener.rs`, `ship.rs`, `adapters/` and `app.rs`.
+//! `driver.rs`, `listener.rs`, `ship.rs`, `adapters/` and `app.rs`.
 
 pub mod adapters;
 pub mod app;
 pub mod config;
 pub mod credit;
+mod driver;
 pub mod gate;
 pub mod journal;
 mod listener;

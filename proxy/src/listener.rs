@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::session::driver::{self, World};
+use crate::driver::{self, World};
 
 /// Pause after a failed accept (too many open files): the error lasts longer than a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -38,9 +38,10 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Crates that are pure throughout, beside the domains of the services.
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
     "tds/src/",
     "proxy/src/gate/",
+    "proxy/src/session/",
     "wallet-sidecar/src/wallet/",
     "wallet-sidecar/src/ledger/",
 ];

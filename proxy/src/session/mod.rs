@@ -1,4 +1,4 @@
-//! One client connection and its server connection: the sans-IO core and the driver that gives it sockets.
+//! One client connection and its server connection as a sans-IO core; `driver.rs` beside this room gives it sockets.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,11 +10,9 @@
 //! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
 //! | `leg.rs`, `out.rs` | buffers and TLS of one side |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
-//! | `driver.rs` | the one file that reads and writes the sockets |
 
 mod cut;
 mod download;
-pub mod driver;
 pub mod engine;
 pub mod leg;
 mod login;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use weir_contracts::ids::AccountId;
 
-use super::{
+use crate::session::{
     engine::{Action, Closing, Event, Session, SessionEnd, Settings},
     leg::Leg,
     out::{Out, PIECES_PER_WRITE},
@@ -32,21 +32,21 @@ use crate::{
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What sessions need of the outside; one per proxy.
-pub struct World {
+pub(crate) struct World {
     /// Shared by all sessions.
-    pub settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
     /// Tenants and their credit.
-    pub credit: Credit,
+    pub(crate) credit: Credit,
     /// Where usage goes first.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// `host:port` of the server.
-    pub upstream: String,
+    pub(crate) upstream: String,
     /// How long connecting to it may take.
-    pub connect_deadline: Duration,
+    pub(crate) connect_deadline: Duration,
     /// Wall clock, for records.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Called for every server socket before use: no-delay and the like.
-    pub tune: fn(&TcpStream) -> io::Result<()>,
+    pub(crate) tune: fn(&TcpStream) -> io::Result<()>,
 }
 
 /// Answer of a job, with what the driver keeps of it.
@@ -59,7 +59,7 @@ enum Done {
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// Runs one client's session to its end.
-pub async fn run(client: TcpStream, world: Arc<World>, stop: CancellationToken) -> SessionEnd {
+pub(crate) async fn run(client: TcpStream, world: Arc<World>, stop: CancellationToken) -> SessionEnd {
     let now = Instant::now();
     let mut driver = Driver {
         core: Session::new(Arc::clone(&world.settings), now),
