@@ -14,7 +14,7 @@
 //! | [`adapters`] | SQLite stores, embedded broker and outbox, wallet over gRPC, the Gate server, REST |
 //! | [`flow`] | the drivers: relay, rating consumer, settler, credit desk, hub, wait-settled |
 //!
-//! Arrows: `main → app → adapters → ports ◄ domain`. Deliberately absent: the wallet's code (it is asked over gRPC).
+//! Arrows: `main → app → adapters → flow → ports ◄ domain`; the stores and clients among the adapters implement ports. Deliberately absent: the wallet's code (it is asked over gRPC).
 
 pub mod adapters;
 pub mod app;

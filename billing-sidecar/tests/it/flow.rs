@@ -68,7 +68,10 @@ async fn waiting_for_settlement_closes_leases_and_sees_the_last_record() {
 
 #[tokio::test]
 async fn waiting_names_what_is_missing_at_its_deadline() {
-    let world = World::demo().await;
+    let world = World::configured(|config| config.settle_wait_ms = 1_000)
+        .await
+        .with_demo()
+        .await;
     let mut journal = Journal::new(1);
     // The proxy says that its journal goes to 4, but only 3 entries ever arrive.
     let last = Arc::new(AtomicU64::new(4));

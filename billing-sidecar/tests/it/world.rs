@@ -147,7 +147,10 @@ fn config(dir: &Path, wallet: &Served, wallet_rest: std::net::SocketAddr) -> Con
         wallet_rest_url: Some(format!("http://{wallet_rest}")),
         outbox_paths: vec![dir.join("outbox.db")],
         broker_path: dir.join("broker.db"),
-        settle_wait_ms: 3_000,
+        lease: weir_billing::LeaseConfig {
+            recall_wait_ms: 3_000,
+            ..Default::default()
+        },
         ..Config::default()
     }
 }
@@ -155,12 +158,17 @@ fn config(dir: &Path, wallet: &Served, wallet_rest: std::net::SocketAddr) -> Con
 impl World {
     /// Started, without accounts.
     pub(crate) async fn empty() -> Self {
+        Self::configured(|_| {}).await
+    }
+
+    /// As `empty`, with a change to the configuration (until the first restart).
+    pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let wallet = FakeWallet::new().serve(None).await;
         let wallet_rest = wallet.wallet.serve_rest().await;
-        let billing = weir_billing::start(config(dir.path(), &wallet, wallet_rest))
-            .await
-            .unwrap();
+        let mut config = config(dir.path(), &wallet, wallet_rest);
+        change(&mut config);
+        let billing = weir_billing::start(config).await.unwrap();
         let outbox = Log::open(&dir.path().join("outbox.db")).unwrap();
         Self {
             dir,
@@ -173,7 +181,12 @@ impl World {
 
     /// With tariff `t@1` (10 000 nano-units a row) and account `demo` with 5.00 USD.
     pub(crate) async fn demo() -> Self {
-        let world = Self::empty().await;
+        Self::empty().await.with_demo().await
+    }
+
+    /// With the tariff and the account that `demo` says.
+    pub(crate) async fn with_demo(self) -> Self {
+        let world = self;
         world
             .put(
                 "/api/tariffs/t@1",

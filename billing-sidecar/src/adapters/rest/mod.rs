@@ -1,4 +1,19 @@
 //! REST for operators, the console page, and `/health /ready /metrics`.
+//!
+//! | route (all but the last line want `authorization: Bearer …`) | does |
+//! |---|---|
+//! | `GET /api/accounts`, `POST /api/accounts` `{account, login, currency, initial_credit, tariff, mode}` | lists; creates with its wallet, once |
+//! | `GET /api/accounts/{a}[?wait_settled=1]` | balance, held, available, status, terms; settled first when asked |
+//! | `POST /api/accounts/{a}/top-up` `{amount, key}` | adds credit once per key |
+//! | `PUT /api/accounts/{a}/status` `{status: ACTIVE or FROZEN}` | opens or shuts the gate |
+//! | `GET /api/accounts/{a}/usage[?limit&after]` | one object per request, oldest first; all of it, or a page after an id |
+//! | `GET /api/accounts/{a}/statement` | the wallet's history and the usage behind it |
+//! | `GET /api/tariffs`, `PUT /api/tariffs/{version}` `{currency, per_row, …}` | decimal prices; a version never changes |
+//! | `GET /api/reconcile`, `GET /api/live` | do the books agree; what happens now |
+//! | `GET /api/dead-letters`, `POST /api/dead-letters/{tag}/replay` | usage batches that were refused, with the cause |
+//! | `GET /`, `/health`, `/ready`, `/metrics` | console page (holds no data), liveness, readiness, counters |
+//!
+//! Errors are `{"error": {"code", "message", "fault"}}`; amounts are decimal strings.
 
 mod accounts;
 mod admin;

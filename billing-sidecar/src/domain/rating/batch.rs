@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use weir_contracts::{
-    entry::Entry,
+    entry::{Entry, EntryBody},
     event::{Place, USAGE_BATCH_ENTRIES_MAX, UsageBatch},
     ids::ProxyId,
 };
@@ -39,7 +39,7 @@ pub enum BatchError {
     #[error("entry {0} has no canonical form: {1}")]
     Form(String, String),
     /// Larger than the store's integers.
-    #[error("entry {0} has a count above 2^63-1")]
+    #[error("entry {0} has a count above 2^53, or a number or a time above 2^63-1")]
     TooLarge(String),
 }
 
@@ -77,30 +77,29 @@ impl TryFrom<UsageBatch> for Batch {
     }
 }
 
+/// Largest count in one entry: a thousand of them still add up within a store's `i64`.
+const COUNT_MAX: u64 = 1 << 53;
+
 /// Stores count in `i64`: what does not fit could only be stored wrong.
 fn fits(entry: &Entry) -> bool {
-    use weir_contracts::entry::EntryBody;
-    let counts = match &entry.body {
-        EntryBody::Usage(u) => vec![
-            u.session,
-            u.request,
-            u.requests,
-            u.rows,
-            u.rows_affected,
-            u.result_sets,
-            u.bytes_out,
-            u.bytes_in,
-            u.bulk_rows,
-            u.bulk_bytes,
-            u.server_nanos,
-            u.started_unix_nanos,
-            u.ended_unix_nanos,
-        ],
-        EntryBody::LeaseClosed(c) => vec![c.records, c.last_sequence],
+    let (counts, stamps) = match &entry.body {
+        EntryBody::Usage(u) => (
+            vec![
+                u.requests,
+                u.rows,
+                u.rows_affected,
+                u.result_sets,
+                u.bytes_out,
+                u.bytes_in,
+                u.bulk_rows,
+                u.bulk_bytes,
+                u.server_nanos,
+            ],
+            vec![u.session, u.request, u.started_unix_nanos, u.ended_unix_nanos],
+        ),
+        EntryBody::LeaseClosed(c) => (vec![c.records], vec![c.last_sequence]),
     };
-    let largest = counts.into_iter().max().unwrap_or(0);
-    largest
-        .max(entry.id.sequence)
-        .max(entry.id.epoch)
-        .le(&i64::MAX.unsigned_abs())
+    let ids = [entry.id.epoch, entry.id.sequence];
+    counts.into_iter().all(|n| n <= COUNT_MAX)
+        && stamps.into_iter().chain(ids).all(|n| i64::try_from(n).is_ok())
 }
