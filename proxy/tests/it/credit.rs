@@ -122,6 +122,15 @@ fn spend_all(
     }
 }
 
+/// `scripts/test --long` asks for the full count.
+fn seeds(short: u64, long: u64) -> u64 {
+    if std::env::var("WEIR_TEST_LONG").is_ok_and(|v| v == "1") {
+        long
+    } else {
+        short
+    }
+}
+
 #[test]
 fn many_threads_spend_exactly_what_there_is() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,7 +138,7 @@ fn many_threads_spend_exactly_what_there_is() {
         .enable_all()
         .build()
         .unwrap();
-    for seed in 0..60 {
+    for seed in 0..seeds(60, 3_000) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let total = rng.i64(0..3_000) * PRICE + rng.i64(0..PRICE);
         let options = CreditOptions {
