@@ -43,6 +43,13 @@ impl Health {
             .store(reasons.iter().any(Option::is_some), Ordering::Release);
     }
 
+    /// Closed in order: as unusable as one that stopped, and nothing to alarm anyone about.
+    pub(crate) fn close(&self) {
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons[Trouble::Stopped as usize] = Some("it was closed".to_owned());
+        self.bad.store(true, Ordering::Release);
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         !self.bad.load(Ordering::Acquire)
     }

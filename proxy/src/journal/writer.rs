@@ -88,14 +88,10 @@ impl Writer {
             }
         };
         let outcome = outcome.and_then(|()| self.segment.sync().map_err(|e| self.io(e)));
-        let why = match outcome {
-            Ok(()) => "it was closed".to_owned(),
-            Err(e) => {
-                tracing::error!(error = %e, "the journal has stopped");
-                e.to_string()
-            }
-        };
-        self.shared.health.set(Trouble::Stopped, Some(why));
+        match outcome {
+            Ok(()) => self.shared.health.close(),
+            Err(e) => self.shared.health.set(Trouble::Stopped, Some(e.to_string())),
+        }
     }
 
     fn group(&mut self, first: Option<Command>) -> Result<(), JournalError> {
