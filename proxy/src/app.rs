@@ -54,6 +54,7 @@ pub struct Running {
     /// Where clients connect.
     pub addr: SocketAddr,
     stop: CancellationToken,
+    abort: CancellationToken,
     sessions: TaskTracker,
     credit: Credit,
     shipper: Shipper,
@@ -108,13 +109,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         clock: Arc::new(SystemClock),
         tune: listener::tune_server,
     });
-    let (stop, sessions) = (CancellationToken::new(), TaskTracker::new());
+    let (stop, abort, sessions) = (
+        CancellationToken::new(),
+        CancellationToken::new(),
+        TaskTracker::new(),
+    );
     let accepting = listener::accept(
         listener,
         world,
         config.sessions_max,
         sessions.clone(),
         stop.clone(),
+        abort.clone(),
     );
     sessions.spawn(accepting);
     sessions.close();
@@ -122,6 +128,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         addr,
         stop,
+        abort,
         sessions,
         credit,
         shipper,
@@ -157,13 +164,11 @@ impl Running {
     /// Stops in order: no new clients, sessions end, leases are closed, the journal is shipped as far as it goes.
     pub async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_DEADLINE, self.sessions.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                "sessions were still open at the deadline; their records are closed at the next start"
-            );
+        let ended = tokio::time::timeout(STOP_DEADLINE, self.sessions.wait()).await;
+        if ended.is_err() {
+            tracing::warn!("sessions were still open at the deadline; dropped, and booked as interrupted");
+            self.abort.cancel();
+            let _ = tokio::time::timeout(STOP_DEADLINE, self.sessions.wait()).await;
         }
         self.credit.stop(STOP_DEADLINE).await;
         if let Err(error) = self.journal.flush().await {

@@ -16,13 +16,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes in a client's socket that were accepted but not sent: kept small, so that "delivered" means nearly received.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// Accepts until `stop`; every session runs on `tasks`.
+/// Accepts until `stop`; every session runs on `tasks`. `stop` lets sessions end their responses, `abort` drops them where they are:
+/// what a dropped session had delivered stands in its journal slot and is booked as interrupted.
 pub(crate) async fn accept(
     listener: TcpListener,
     world: Arc<World>,
     sessions_max: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
+    abort: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(sessions_max));
     loop {
@@ -46,10 +48,12 @@ pub(crate) async fn accept(
             tracing::debug!(%peer, %error, "client socket");
             continue;
         }
-        let (world, stop) = (Arc::clone(&world), stop.clone());
+        let (world, stop, abort) = (Arc::clone(&world), stop.clone(), abort.clone());
         tasks.spawn(async move {
-            let end = driver::run(client, world, stop).await;
-            tracing::info!(%peer, %end, "session ended");
+            tokio::select! {
+                end = driver::run(client, world, stop) => tracing::info!(%peer, %end, "session ended"),
+                () = abort.cancelled() => tracing::info!(%peer, "session dropped by the stop"),
+            }
             drop(place);
         });
     }
