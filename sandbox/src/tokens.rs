@@ -25,6 +25,7 @@ pub(crate) mod command {
     pub(crate) const COMMIT: u16 = 0xD5;
     pub(crate) const ROLLBACK: u16 = 0xD2;
     pub(crate) const EXECUTE: u16 = 0xE0;
+    pub(crate) const BULK: u16 = 0xF0;
 }
 
 /// Class up to which a message is INFO.

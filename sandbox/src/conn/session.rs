@@ -23,6 +23,8 @@ use crate::tokens;
 
 /// From accept to LOGINACK.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
+/// From the decision to close to the last byte written.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Bytes of one request, ALL_HEADERS included.
 const REQUEST_MAX: usize = 64 * 1024 * 1024;
 /// Requests and ATTENTIONs that may wait behind the running one; past it the socket is not read.
@@ -57,7 +59,10 @@ pub(crate) async fn serve(stream: TcpStream, spid: u16, shared: Arc<Shared>) -> 
     session.cancel.cancel();
     match ended {
         Ok(End::Reset) => session.transport.reset(),
-        Ok(End::Close) => session.transport.shutdown().await,
+        Ok(End::Close) => {
+            // A client that does not read must not hold the stop up.
+            let _ = tokio::time::timeout(CLOSE_DEADLINE, session.transport.shutdown()).await;
+        }
         Err(e) => return Err(e),
     }
     Ok(())

@@ -87,7 +87,9 @@ impl<'p> Encoder<'p> {
             .iter()
             .filter_map(|(at, name)| plan.table.columns.get(*at).map(|c| c.column(name)));
         let made: Vec<Column> = made.collect();
-        let templates = (0..CYCLE).map(|_| None).collect();
+        // A result that does not come around again would only fill the memory.
+        let kept = if plan.rows() > CYCLE { CYCLE } else { 0 };
+        let templates = (0..kept).map(|_| None).collect();
         let kinds = made.iter().map(|c| c.kind.for_version(version)).collect();
         Self {
             plan,
@@ -100,6 +102,9 @@ impl<'p> Encoder<'p> {
     }
 
     fn put(&mut self, id: u64, tokens: &mut TokenBuf) -> Result<(), Fault> {
+        if self.templates.is_empty() {
+            return self.template(id).map(|template| template.write(id, tokens));
+        }
         let place = usize::try_from(id % CYCLE).unwrap_or(0);
         if self.templates.get(place).is_none_or(Option::is_none) {
             let template = self.template(id)?;
@@ -110,23 +115,7 @@ impl<'p> Encoder<'p> {
         let Some(Some(template)) = self.templates.get(place) else {
             return Ok(());
         };
-        let mut done = 0;
-        for hole in &template.holes {
-            tokens.raw(template.bytes.get(done..hole.at).unwrap_or_default());
-            done = hole.at;
-            match hole.maker {
-                Maker::Id => {
-                    tokens.raw(&(id as u32).to_le_bytes());
-                    done += 4;
-                }
-                Maker::Tenth => {
-                    tokens.raw(&(id / 10).to_le_bytes());
-                    done += 8;
-                }
-                Maker::Mixed(_) => {}
-            }
-        }
-        tokens.raw(template.bytes.get(done..).unwrap_or_default());
+        template.write(id, tokens);
         Ok(())
     }
 
@@ -173,5 +162,28 @@ impl<'p> Encoder<'p> {
             bytes: row.take().to_vec(),
             holes,
         })
+    }
+}
+
+impl Template {
+    /// Appends the row of an id.
+    fn write(&self, id: u64, tokens: &mut TokenBuf) {
+        let mut done = 0;
+        for hole in &self.holes {
+            tokens.raw(self.bytes.get(done..hole.at).unwrap_or_default());
+            done = hole.at;
+            match hole.maker {
+                Maker::Id => {
+                    tokens.raw(&(id as u32).to_le_bytes());
+                    done += 4;
+                }
+                Maker::Tenth => {
+                    tokens.raw(&(id / 10).to_le_bytes());
+                    done += 8;
+                }
+                Maker::Mixed(_) => {}
+            }
+        }
+        tokens.raw(self.bytes.get(done..).unwrap_or_default());
     }
 }

@@ -126,13 +126,7 @@ impl Connection {
             Stmt::Return(value) => return self.returned(value.as_ref(), answer),
             Stmt::WaitFor(delay) => self.wait_for(delay, answer)?,
             Stmt::Exec(exec) => return self.execute(exec, answer),
-            Stmt::InsertBulk { .. } => {
-                return Err(Message::error(
-                    4801,
-                    "The sandbox does not take bulk loads; use INSERT statements.",
-                )
-                .into());
-            }
+            Stmt::InsertBulk { table, columns } => self.announce_bulk(table, columns, answer)?,
             Stmt::CreateProcedure(procedure) => {
                 self.create_procedure(procedure, answer)?;
                 answer.done(status::FINAL, command::NONE, 0);

@@ -13,6 +13,7 @@ use weir_tds::request::transaction::{Begin, TransactionRequest};
 use weir_tds::version::TdsVersion;
 
 use super::answer::Answer;
+use super::bulk::Pending;
 use super::facts::{Facts, Variables};
 use super::fault::Fault;
 use super::rpc::Prepared;
@@ -52,6 +53,7 @@ pub(crate) struct Connection {
     pub(super) prepared: HashMap<i32, Arc<Prepared>>,
     pub(super) next_handle: i32,
     pub(super) try_depth: u32,
+    pub(super) bulk: Option<Pending>,
     version: TdsVersion,
     login_database: String,
 }
@@ -85,6 +87,7 @@ impl Connection {
             prepared: HashMap::new(),
             next_handle: 1,
             try_depth: 0,
+            bulk: None,
             version: info.version,
             login_database: info.database.clone(),
         }
@@ -151,6 +154,9 @@ impl Connection {
         {
             self.reset(request.status.contains(PacketStatus::RESET_SKIP_TRAN), answer);
         }
+        if request.kind != PacketType::BulkLoad {
+            self.bulk = None;
+        }
         let options = RequestOptions::new(self.version);
         match request.kind {
             PacketType::SqlBatch => {
@@ -164,11 +170,7 @@ impl Connection {
                     TransactionRequest::parse(&request.body, &headers).map_err(|e| bad_request(&e))?;
                 self.transaction(&asked, answer)
             }
-            PacketType::BulkLoad => Err(Message::error(
-                4801,
-                "The sandbox does not take bulk loads; use INSERT statements.",
-            )
-            .into()),
+            PacketType::BulkLoad => self.bulk_load(&request.body, self.version, answer),
             _ => Err(Message::new(4002, 20, 1, "The message type is not known after the login.").into()),
         }
     }

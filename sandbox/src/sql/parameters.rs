@@ -2,8 +2,8 @@
 
 use rusqlite::types::Value as Held;
 use weir_tds::data_type::DataType;
-use weir_tds::request::parameter::{Parameter, ParameterValue, value_bytes};
-use weir_tds::type_info::TypeInfo;
+use weir_tds::request::parameter::{Parameter, ParameterStatus, ParameterValue, value_bytes};
+use weir_tds::type_info::{RawValue, TypeInfo};
 
 use super::datetime::{DAY_1900, Moment, SECOND};
 use super::fault::Fault;
@@ -30,26 +30,47 @@ pub(super) fn read_parameter(parameter: &Parameter<'_>) -> Result<Sent, Fault> {
     let ParameterValue::Scalar(info, raw) = parameter.value else {
         return Err(unsupported("table-valued parameters"));
     };
-    let name = parameter.name().to_lowercase();
-    let kind = kind_of(info);
-    let value = if raw.null {
-        Held::Null
-    } else if let Some(text) = parameter.text() {
-        Held::Text(text)
-    } else {
-        let bytes = value_bytes(info, raw);
-        held_of(info, kind, &bytes)
-            .ok_or_else(|| Message::error(8009, format!("The value of parameter {name} is not valid.")))?
-    };
+    let (name, kind) = (parameter.name().to_lowercase(), kind_of(info));
+    let value = held(info, kind, raw)?;
+    let output = parameter.status.is_output();
     Ok(Sent {
         name,
         kind,
         value,
-        output: parameter.status.is_output(),
+        output,
     })
 }
 
-fn kind_of(info: TypeInfo) -> SqlType {
+/// A value off the wire in the form that SQLite holds.
+///
+/// # Errors
+/// Bytes that are no value of the type.
+pub(super) fn held(info: TypeInfo, kind: SqlType, raw: RawValue<'_>) -> Result<Held, Fault> {
+    if raw.null {
+        return Ok(Held::Null);
+    }
+    let value = ParameterValue::Scalar(info, raw);
+    let as_parameter = Parameter {
+        name: &[],
+        status: ParameterStatus::default(),
+        value,
+        range: (0, 0),
+    };
+    if let Some(text) = as_parameter.text() {
+        return Ok(Held::Text(text));
+    }
+    let bytes = value_bytes(info, raw);
+    held_of(info, kind, &bytes).ok_or_else(|| {
+        let text = format!(
+            "The supplied value is not a valid instance of data type {}.",
+            kind.name()
+        );
+        Message::error(8023, text).into()
+    })
+}
+
+/// The T-SQL type that a TYPE_INFO says.
+pub(super) fn kind_of(info: TypeInfo) -> SqlType {
     let length = |unit: u32| match info.max_len {
         0xFFFF => Length::Max,
         n => Length::Of(u16::try_from(n / unit).unwrap_or(u16::MAX).max(1)),

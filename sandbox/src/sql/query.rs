@@ -24,7 +24,7 @@ use crate::demo;
 use crate::tokens::{Message, command, status};
 
 /// Types of columns by lower-case name.
-type ColumnTypes = HashMap<String, SqlType>;
+pub(super) type ColumnTypes = HashMap<String, SqlType>;
 
 impl Connection {
     /// Runs a statement of `sqlparser`'s.
@@ -86,6 +86,13 @@ impl Connection {
         let rows = self.stream(Statement::Query(Box::new(query.clone())), select, answer)?;
         self.select_done(rows, answer);
         Ok(())
+    }
+
+    /// Types of the columns of one table, by lower-case name.
+    pub(super) fn column_types_of(&self, table: &str) -> Result<ColumnTypes, Fault> {
+        let mut types = ColumnTypes::new();
+        add_column_types(self.opened()?, table, &mut types)?;
+        Ok(types)
     }
 
     fn select_done(&mut self, rows: u64, answer: &mut Answer<'_>) {
@@ -450,14 +457,19 @@ fn column_types(db: &rusqlite::Connection, statement: &Statement) -> Result<Colu
     let _ = statement.visit(&mut tables);
     let mut types = ColumnTypes::new();
     for table in tables.0 {
-        let mut described = db.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
-        let mut rows = described.query([&table])?;
-        while let Some(row) = rows.next()? {
-            let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);
-            if let Some(kind) = SqlType::from_declared(&declared) {
-                types.insert(name.to_lowercase(), kind);
-            }
-        }
+        add_column_types(db, &table, &mut types)?;
     }
     Ok(types)
+}
+
+fn add_column_types(db: &rusqlite::Connection, table: &str, types: &mut ColumnTypes) -> Result<(), Fault> {
+    let mut described = db.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
+    let mut rows = described.query([table])?;
+    while let Some(row) = rows.next()? {
+        let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);
+        if let Some(kind) = SqlType::from_declared(&declared) {
+            types.insert(name.to_lowercase(), kind);
+        }
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Kinds of requests: RPCs, transactions, ATTENTION, resets, ignored messages, long streams.
 
-use weir_tds::build::{Collation, ColumnType, RpcBuf, Value};
+use weir_tds::build::{Collation, ColumnDef, ColumnType, RpcBuf, TokenBuf, Value};
 use weir_tds::packet::{PacketStatus, PacketType};
 use weir_tds::request::rpc::ProcId;
 use weir_tds::request::sql_batch;
 use weir_tds::request::transaction::{Begin, TransactionRequest};
 use weir_tds::token::TokenKind;
+use weir_tds::version::TdsVersion;
 
 use crate::client::{Client, Event, Response};
 use crate::{NONE, sandbox};
@@ -394,5 +395,49 @@ async fn a_whole_table_streams_and_is_wide() {
         response.bytes / response.rows
     );
     assert_eq!(response.dones(), [(TokenKind::Done, 0x10, 50_000)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_bulk_load_inserts_all_or_nothing() {
+    let running = sandbox().await;
+    let mut client = Client::connect(running.addr).await;
+    client
+        .batch("CREATE TABLE b (id int PRIMARY KEY, name nvarchar(20), at datetime2(3))")
+        .await;
+    let columns = [
+        ColumnDef::new("id", INT),
+        ColumnDef::new("name", TEXT),
+        ColumnDef::new("at", ColumnType::DateTime2(3)),
+    ];
+    let load = |ids: &[i64]| {
+        let mut tokens = TokenBuf::new(TdsVersion::V7_4);
+        tokens.col_metadata(&columns).unwrap();
+        for id in ids {
+            let at = Value::DateTime2 {
+                days: 738_000,
+                ticks: 1_500,
+            };
+            tokens
+                .row(&columns, &[Value::Int(*id), Value::Str("é"), at])
+                .unwrap();
+        }
+        tokens.done(0, 0, 0);
+        tokens.take()
+    };
+    let announce = "INSERT BULK b ([id] int, [name] nvarchar(20) COLLATE Latin1_General_CI_AS, [at] datetime2(3)) WITH (TABLOCK)";
+    for (ids, errors) in [(vec![1, 2, 3], vec![]), (vec![4, 1], vec![2627])] {
+        let ready = client.batch(announce).await;
+        assert_eq!(ready.errors(), NONE, "{:?}", ready.events);
+        client
+            .send(PacketType::BulkLoad, PacketStatus::NORMAL, &load(&ids))
+            .await;
+        assert_eq!(client.response().await.errors(), errors);
+    }
+    assert_eq!(
+        client.batch("SELECT * FROM b WHERE at > '2021-01-01'").await.rows,
+        3
+    );
+    assert_eq!(client.batch("INSERT BULK nope (id int)").await.errors(), [208]);
     running.stop().await;
 }
