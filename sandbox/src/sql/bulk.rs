@@ -9,9 +9,9 @@ use weir_tds::version::TdsVersion;
 
 use super::answer::Answer;
 use super::connection::Connection;
+use super::expressions::bracketed;
 use super::fault::Fault;
 use super::parameters::held;
-use super::translate::bracketed;
 use super::types::SqlType;
 use super::{cast, parameters};
 use crate::tokens::{Message, command, status};

@@ -5,8 +5,9 @@ use sqlparser::ast::{
     ObjectType, Query, Statement, TableConstraint,
 };
 
+use super::expressions::bracketed;
 use super::fault::Fault;
-use super::translate::{bracketed, table_name};
+use super::translate::table_name;
 use super::types::{Column, SqlType};
 use crate::tokens::Message;
 

@@ -5,19 +5,17 @@ use std::ops::ControlFlow;
 
 use rusqlite::CachedStatement;
 use rusqlite::types::{Value as Held, ValueRef};
-use sqlparser::ast::{
-    Delete, Expr, FromTable, Insert, ObjectName, OutputClause, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, Update, Visit, Visitor,
-};
+use sqlparser::ast::{Expr, ObjectName, Query, Select, SelectItem, SetExpr, Statement, Visit, Visitor};
 use weir_tds::build::ColumnDef;
 
 use super::answer::Answer;
 use super::columns::{Told, look_ahead, send_row};
 use super::connection::Connection;
+use super::expressions::bracketed;
 use super::facts::Variable;
 use super::fault::Fault;
 use super::infer::Scope;
-use super::translate::{bracketed, table_name, translate};
+use super::translate::{table_name, translate};
 use super::types::{Column, SqlType};
 use super::{cast, cell, ddl};
 use crate::demo;
@@ -106,7 +104,7 @@ impl Connection {
     }
 
     /// Runs a statement with a result and sends it; returns the rows.
-    fn stream(
+    pub(super) fn stream(
         &mut self,
         mut statement: Statement,
         select: Option<&Select>,
@@ -165,7 +163,7 @@ impl Connection {
     }
 
     /// Prepares translated text and binds the variables that it names.
-    fn prepare(&self, text: &str) -> Result<CachedStatement<'_>, Fault> {
+    pub(super) fn prepare(&self, text: &str) -> Result<CachedStatement<'_>, Fault> {
         let mut prepared = self.opened()?.prepare_cached(text)?;
         for at in 1..=prepared.parameter_count() {
             let name = prepared.parameter_name(at).unwrap_or_default().to_lowercase();
@@ -304,114 +302,6 @@ impl Connection {
     }
 }
 
-/// Changes.
-impl Connection {
-    fn insert(&mut self, insert: &Insert, answer: &mut Answer<'_>) -> Result<(), Fault> {
-        let mut insert = insert.clone();
-        insert.into = true;
-        insert.columns.iter_mut().for_each(bracket_last);
-        insert.returning = returning(insert.output.take())?;
-        let rows = self.change(Statement::Insert(insert), command::INSERT, answer)?;
-        if rows > 0 {
-            self.facts.identity = Some(self.opened()?.last_insert_rowid());
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, update: &Update, answer: &mut Answer<'_>) -> Result<(), Fault> {
-        let mut update = update.clone();
-        update.returning = returning(update.output.take())?;
-        self.change(Statement::Update(update), command::UPDATE, answer)
-            .map(|_| ())
-    }
-
-    fn delete(&mut self, delete: &Delete, answer: &mut Answer<'_>) -> Result<(), Fault> {
-        let mut delete = delete.clone();
-        if let FromTable::WithoutKeyword(tables) = delete.from {
-            delete.from = FromTable::WithFromKeyword(tables);
-        }
-        delete.returning = returning(delete.output.take())?;
-        self.change(Statement::Delete(delete), command::DELETE, answer)
-            .map(|_| ())
-    }
-
-    fn change(
-        &mut self,
-        mut statement: Statement,
-        command: u16,
-        answer: &mut Answer<'_>,
-    ) -> Result<u64, Fault> {
-        let outputs = match &statement {
-            Statement::Insert(Insert { returning, .. })
-            | Statement::Update(Update { returning, .. })
-            | Statement::Delete(Delete { returning, .. }) => returning.is_some(),
-            _ => false,
-        };
-        if outputs {
-            let rows = self.stream(statement, None, answer)?;
-            self.changed(command, usize::try_from(rows).unwrap_or(usize::MAX), answer);
-            return Ok(rows);
-        }
-        let types = column_types(self.opened()?, &statement)?;
-        translate(
-            &mut statement,
-            Scope {
-                facts: &self.facts,
-                variables: &self.variables,
-                columns: &types,
-            },
-        )?;
-        let rows = self.prepare(&statement.to_string())?.raw_execute()?;
-        self.changed(command, rows, answer);
-        Ok(rows as u64)
-    }
-
-    fn changed(&mut self, command: u16, rows: usize, answer: &mut Answer<'_>) {
-        self.facts.row_count = rows as u64;
-        if !self.options.no_count {
-            answer.done(status::COUNT, command, rows as u64);
-        } else if self.facts.procedure_depth == 0 {
-            answer.done(status::FINAL, command, 0);
-        }
-    }
-}
-
-fn bracket_last(name: &mut ObjectName) {
-    let last = table_name(name);
-    *name = ObjectName(vec![sqlparser::ast::ObjectNamePart::Identifier(bracketed(&last))]);
-}
-
-/// OUTPUT as RETURNING: `inserted.` and `deleted.` fall away.
-fn returning(output: Option<OutputClause>) -> Result<Option<Vec<SelectItem>>, Fault> {
-    let mut items = match output {
-        None => return Ok(None),
-        Some(OutputClause::Output {
-            into_table: Some(_), ..
-        }) => {
-            return Err(Message::error(50000, "The sandbox does not support OUTPUT INTO.").into());
-        }
-        Some(OutputClause::Output { select_items, .. } | OutputClause::Returning { select_items, .. }) => {
-            select_items
-        }
-    };
-    for item in &mut items {
-        match item {
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-                if let Expr::CompoundIdentifier(parts) = expr
-                    && let Some(last) = parts.pop()
-                {
-                    *expr = Expr::Identifier(last);
-                }
-            }
-            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options) => {
-                *item = SelectItem::Wildcard(options.clone());
-            }
-            _ => {}
-        }
-    }
-    Ok(Some(items))
-}
-
 /// The SELECT that gives a query its columns: the first of a UNION.
 fn top_select(query: &Query) -> Option<&Select> {
     let mut body = query.body.as_ref();
@@ -452,7 +342,7 @@ impl Visitor for Tables {
 }
 
 /// Types of the columns of every table that a statement names.
-fn column_types(db: &rusqlite::Connection, statement: &Statement) -> Result<ColumnTypes, Fault> {
+pub(super) fn column_types(db: &rusqlite::Connection, statement: &Statement) -> Result<ColumnTypes, Fault> {
     let mut tables = Tables(Vec::new());
     let _ = statement.visit(&mut tables);
     let mut types = ColumnTypes::new();

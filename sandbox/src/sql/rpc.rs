@@ -9,11 +9,12 @@ use weir_tds::request::RequestOptions;
 use weir_tds::request::rpc::{ProcId, RpcReader, Separator};
 
 use super::answer::Answer;
-use super::batch::{Flow, scalar_kind};
+use super::batch::Flow;
 use super::connection::{Connection, fault_message, syntax};
 use super::facts::Variable;
 use super::fault::Fault;
 use super::parameters::{Sent, read_parameter};
+use super::session::scalar_kind;
 use super::types::SqlType;
 use super::{cast, cell};
 use crate::tokens::{Message, status};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -13,6 +14,8 @@ use crate::tsql::Procedure;
 
 /// Name of the file in the data directory.
 const FILE: &str = "sandbox.db";
+/// How long opening waits for another connection that opens or recovers the file.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements that SQLite keeps per connection.
 const STATEMENTS_CACHED: usize = 64;
 
@@ -39,7 +42,9 @@ pub(crate) struct Store {
     file: Arc<PathBuf>,
     /// Stored procedures, for all connections; they live as long as the server.
     pub(super) procedures: Arc<Procedures>,
-    /// Present when the directory is ours to remove.
+    /// Open as long as the server is: the last connection to close would lock the file for its checkpoint.
+    _keeper: Arc<Mutex<Connection>>,
+    /// Present when the directory is ours to remove; dropped last.
     _private: Option<Arc<PrivateDir>>,
 }
 
@@ -91,28 +96,31 @@ impl Store {
             path: directory.display().to_string(),
             source,
         })?;
-        let store = Self {
-            file: Arc::new(directory.join(FILE)),
-            procedures: Arc::default(),
-            _private: private,
-        };
-        let db = Connection::open(store.file.as_path())?;
+        let file = directory.join(FILE);
+        let keeper = Connection::open(&file)?;
+        keeper.busy_timeout(OPEN_WAIT)?;
         // Readers see the last committed state while a writer works; a second writer waits for the lock.
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        Ok(store)
+        keeper.pragma_update(None, "journal_mode", "WAL")?;
+        Ok(Self {
+            file: Arc::new(file),
+            procedures: Arc::default(),
+            _keeper: Arc::new(Mutex::new(keeper)),
+            _private: private,
+        })
     }
 
     /// One more connection, with T-SQL's functions, the generated tables and the catalogue.
     pub(crate) fn connect(&self) -> Result<Connection, rusqlite::Error> {
         let db = Connection::open(self.file.as_path())?;
-        // The lock is waited for by us, so that an ATTENTION can end the wait.
-        db.busy_timeout(std::time::Duration::ZERO)?;
+        db.busy_timeout(OPEN_WAIT)?;
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "synchronous", "OFF")?;
         db.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         functions::register(&db)?;
         demo::register(&db)?;
         super::system::create_views(&db)?;
+        // From here on the lock is waited for by us, so that an ATTENTION can end the wait.
+        db.busy_timeout(Duration::ZERO)?;
         Ok(db)
     }
 }

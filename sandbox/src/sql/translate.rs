@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use rusqlite::types::Value as Held;
 use sqlparser::ast::{
     BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Offset, OffsetRows, Query, Select,
@@ -12,6 +11,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
 
+use super::expressions::{bracketed, call, constant, hex, null, number, string};
 use super::infer::{Scope, arguments, function_name, literal_text};
 use super::types::SqlType;
 use crate::tokens::Message;
@@ -28,16 +28,6 @@ pub(crate) fn translate<N: VisitMut>(node: &mut N, scope: Scope<'_>) -> Result<(
     match node.visit(&mut rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(message) => Err(message),
-    }
-}
-
-/// An identifier in brackets, so that no word of SQLite's grammar is taken for anything else.
-pub(crate) fn bracketed(name: &str) -> Ident {
-    // SQLite has no escape inside brackets; double quotes have one.
-    if name.contains(']') {
-        Ident::with_quote('"', name)
-    } else {
-        Ident::with_quote('[', name)
     }
 }
 
@@ -391,53 +381,4 @@ fn cast(expr: &mut Expr) -> Done {
         ],
     );
     ControlFlow::Continue(())
-}
-
-/// A number literal.
-pub(crate) fn number(text: &str) -> Expr {
-    Expr::value(Value::Number(text.to_owned(), false))
-}
-
-fn string(text: &str) -> Expr {
-    Expr::value(Value::SingleQuotedString(text.replace('\'', "''")))
-}
-
-fn hex(digits: &str) -> Expr {
-    Expr::value(Value::HexStringLiteral(digits.to_owned()))
-}
-
-fn null() -> Expr {
-    Expr::value(Value::Null)
-}
-
-fn constant(value: &Held) -> Expr {
-    match value {
-        Held::Null => null(),
-        Held::Integer(n) if *n < 0 => Expr::Nested(Box::new(number(&n.to_string()))),
-        Held::Integer(n) => number(&n.to_string()),
-        Held::Real(f) => number(&format!("{f:?}")),
-        Held::Text(s) => string(s),
-        Held::Blob(b) => hex(&b.iter().map(|b| format!("{b:02X}")).collect::<String>()),
-    }
-}
-
-fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args
-        .into_iter()
-        .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)))
-        .collect();
-    Expr::Function(Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }

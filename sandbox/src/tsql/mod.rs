@@ -4,6 +4,7 @@ mod control;
 mod dialect;
 mod parse;
 mod procedures;
+mod settings;
 #[cfg(test)]
 mod tests;
 

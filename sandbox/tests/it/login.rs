@@ -4,7 +4,8 @@ use weir_sandbox::Config;
 use weir_tds::login7::Feature;
 use weir_tds::version::TdsVersion;
 
-use crate::client::{Client, Event, Wish};
+use crate::client::{Client, Wish};
+use crate::reading::Event;
 use crate::sandbox;
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn each_connection_has_a_process_id_of_its_own_in_every_header() {
         Client::connect(running.addr).await,
         Client::connect(running.addr).await,
     );
-    let spid = |r: &crate::client::Response| {
+    let spid = |r: &crate::reading::Response| {
         assert!(r.spids.iter().all(|s| *s == r.spids[0] && *s != 0));
         r.spids[0]
     };

@@ -4,6 +4,7 @@
 
 mod client;
 mod login;
+mod reading;
 mod requests;
 mod scenario;
 mod sql;

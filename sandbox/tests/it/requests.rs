@@ -8,7 +8,8 @@ use weir_tds::request::transaction::{Begin, TransactionRequest};
 use weir_tds::token::TokenKind;
 use weir_tds::version::TdsVersion;
 
-use crate::client::{Client, Event, Response};
+use crate::client::Client;
+use crate::reading::{Event, Response};
 use crate::{NONE, sandbox};
 
 const TEXT: ColumnType = ColumnType::NVarChar(8000, Collation::LATIN1);

@@ -9,7 +9,8 @@ use weir_tds::packet::{PacketStatus, PacketType};
 use weir_tds::request::rpc::ProcId;
 use weir_tds::token::TokenKind;
 
-use crate::client::{Client, Event, Wish};
+use crate::client::{Client, Wish};
+use crate::reading::Event;
 
 async fn play(scenario: Scenario) -> Running {
     let config = Config {

@@ -1,6 +1,7 @@
 //! T-SQL as programs write it, and the errors that they look for.
 
-use crate::client::{Client, Event};
+use crate::client::Client;
+use crate::reading::Event;
 use crate::{NONE, sandbox};
 
 /// Text, rows of its answer, errors of its answer; in order, on one connection.
