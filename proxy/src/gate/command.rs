@@ -20,7 +20,7 @@ pub enum Command {
 /// Schema name of the gate's commands; no schema of the server's may be called so behind Weir.
 pub const SCHEMA: &str = "weir";
 
-/// Names that [`Command::parse`] knows, for the error that lists them.
+/// Names that [`Command::of_procedure`] knows, for the error that lists them.
 pub const NAMES: &str = "weir.balance, weir.usage, weir.why";
 
 impl Command {

@@ -42,9 +42,9 @@ const VALUES: &[&str] = &[
     "TEXTSIZE",
 ];
 
-/// Words that begin an exempt statement, so that they are not taken for a transaction's name.
+/// Words that begin an exempt statement or go on with one, so that they are not taken for a transaction's name.
 const STARTS: &[&str] = &[
-    "SET", "USE", "BEGIN", "COMMIT", "ROLLBACK", "SAVE", "IF", "EXEC", "EXECUTE", "END",
+    "WITH", "SET", "USE", "BEGIN", "COMMIT", "ROLLBACK", "SAVE", "IF", "EXEC", "EXECUTE", "END",
 ];
 
 /// One-word statements: behind `COMMIT TRAN` they would look like a name.
