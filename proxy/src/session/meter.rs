@@ -168,7 +168,12 @@ impl Meter {
         SlotState {
             lease_number: self.lease_number(),
             counts_request: self.totals.requests > 0,
-            rows: self.totals.rows,
+            // A bulk load returns no rows; its slot counts those that came in.
+            rows: if self.kind == RequestKind::BulkLoad {
+                self.totals.bulk_rows
+            } else {
+                self.totals.rows
+            },
             bytes_out: self.totals.bytes_out,
             bytes_in: self.totals.bytes_in,
             server_nanos: self.totals.server_nanos,
