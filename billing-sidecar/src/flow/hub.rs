@@ -18,7 +18,7 @@ use crate::{domain::accounts::Account, ports::wallet_client::WalletState};
 
 /// Notices that a slow proxy may be behind; beyond them it is told everything anew.
 const NOTICES_MAX: usize = 1024;
-/// Requests to close leases at one time; each has a deadline of its own.
+/// Requests to proxies at one time; each has a deadline of its own.
 const CLOSES_MAX: usize = 256;
 
 /// An account as the gate is to see it.
@@ -60,9 +60,19 @@ pub struct Report {
     pub busy: bool,
 }
 
+/// What proxies are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// To close the account's leases.
+    Close,
+    /// To say that they took in what they were told.
+    Confirm,
+}
+
 #[derive(Debug)]
 struct Close {
     account: AccountId,
+    ask: Ask,
     /// None: every proxy is asked.
     except: Option<ProxyId>,
     reports: BTreeMap<ProxyId, Report>,
@@ -209,7 +219,7 @@ impl Hub {
         let closes = inner
             .closes
             .iter()
-            .map(|(id, close)| close_notice(id, &close.account));
+            .map(|(id, close)| request_notice(id, close.ask, &close.account));
         accounts.chain(closes).collect()
     }
 
@@ -233,19 +243,30 @@ impl Hub {
     /// Asks all proxies (but one) to close an account's leases. None when too many such requests are open.
     #[must_use]
     pub fn ask_to_close(self: &Arc<Self>, account: &AccountId, except: Option<ProxyId>) -> Option<Ticket> {
-        let id = format!("close-{}", uuid::Uuid::new_v4().simple());
+        self.ask(Ask::Close, account, except)
+    }
+
+    /// Asks all proxies to say when they took in what they were told of an account so far. None when too many such requests are open.
+    #[must_use]
+    pub fn ask_to_confirm(self: &Arc<Self>, account: &AccountId) -> Option<Ticket> {
+        self.ask(Ask::Confirm, account, None)
+    }
+
+    fn ask(self: &Arc<Self>, ask: Ask, account: &AccountId, except: Option<ProxyId>) -> Option<Ticket> {
+        let id = format!("request-{}", uuid::Uuid::new_v4().simple());
         let mut inner = self.inner();
         if inner.closes.len() >= CLOSES_MAX {
             return None;
         }
         let close = Close {
             account: account.clone(),
+            ask,
             except,
             reports: BTreeMap::new(),
         };
         inner.closes.insert(id.clone(), close);
         drop(inner);
-        let _ = self.notices.send(close_notice(&id, account));
+        let _ = self.notices.send(request_notice(&id, ask, account));
         Some(Ticket {
             hub: Arc::clone(self),
             id,
@@ -274,13 +295,13 @@ impl Hub {
     }
 }
 
-fn close_notice(id: &str, account: &AccountId) -> proto::Notice {
-    proto::Notice {
-        what: Some(What::CloseLeases(proto::CloseLeases {
-            account: account.to_string(),
-            request_id: id.to_owned(),
-        })),
-    }
+fn request_notice(id: &str, ask: Ask, account: &AccountId) -> proto::Notice {
+    let (account, request_id) = (account.to_string(), id.to_owned());
+    let what = match ask {
+        Ask::Close => What::CloseLeases(proto::CloseLeases { account, request_id }),
+        Ask::Confirm => What::Confirm(proto::Confirm { account, request_id }),
+    };
+    proto::Notice { what: Some(what) }
 }
 
 /// A proxy watches while this lives.
@@ -304,7 +325,7 @@ impl Drop for Watching {
     }
 }
 
-/// An open request to close; over when dropped.
+/// An open request; over when dropped.
 #[derive(Debug)]
 pub struct Ticket {
     hub: Arc<Hub>,

@@ -8,7 +8,10 @@ use weir_contracts::{
     proto::billing::{self as proto, resolve_tenant_reply::Outcome},
 };
 
-use super::hub::{AccountView, Hub};
+use super::{
+    confirmed::confirmed,
+    hub::{AccountView, Hub},
+};
 use crate::{
     domain::{
         accounts::{Account, canonical_login},
@@ -131,6 +134,7 @@ impl Tenants {
             .top_up(&key, wallet_of(&view)?, amount, "top-up")
             .await?;
         self.hub.put_wallet(state);
+        confirmed(&self.hub, id).await;
         self.view(id)
     }
 
@@ -145,6 +149,7 @@ impl Tenants {
         let key = format!("status:{id}:{key}");
         let state = self.wallet.set_status(&key, wallet_of(&view)?, status).await?;
         self.hub.put_wallet(state);
+        confirmed(&self.hub, id).await;
         self.view(id)
     }
 

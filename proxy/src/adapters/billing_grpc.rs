@@ -168,6 +168,10 @@ fn notice(notice: wire::Notice) -> Result<Notice, BillingError> {
             account: close.account.parse().map_err(|_| strange("an account name"))?,
             request_id: close.request_id,
         }),
+        notice::What::Confirm(confirm) => Ok(Notice::Confirm {
+            account: confirm.account.parse().map_err(|_| strange("an account name"))?,
+            request_id: confirm.request_id,
+        }),
     }
 }
 

@@ -23,9 +23,8 @@ const LEASE_TOTAL_MAX: i64 = i64::MAX / 4;
 const BURN_FAST: Duration = Duration::from_secs(1);
 /// A grant that lasted longer than this halves it.
 const BURN_SLOW: Duration = Duration::from_secs(10);
-/// A refusal is believed for this time when no notice clears it: short, because who tops up and asks again at once may be
-/// faster than the notice; long enough that a tenant that hammers the gate costs billing at most 40 questions a second.
-pub const RECHECK: Duration = Duration::from_millis(25);
+/// A refusal is believed for this time when no notice clears it.
+pub const RECHECK: Duration = Duration::from_secs(1);
 /// After a question without an answer none is asked for this time.
 const FAIL_PAUSE: Duration = Duration::from_millis(100);
 /// While credit of an ended lease is on its way back, billing is asked again this often...

@@ -101,6 +101,16 @@ fn take(shared: &Arc<Shared>, notice: Notice) {
         Notice::CloseLeases { account, request_id } => {
             tokio::spawn(close(Arc::clone(shared), account, request_id));
         }
+        Notice::Confirm { account, request_id } => {
+            let report = CloseReport {
+                request_id,
+                account,
+                last_sequence: 0,
+                busy: false,
+            };
+            // As many at a time as billing asks for, which bounds them.
+            tokio::spawn(send(Arc::clone(shared), report));
+        }
     }
 }
 
@@ -157,6 +167,11 @@ async fn close(shared: Arc<Shared>, id: AccountId, request_id: String) {
         last_sequence,
         busy: !closed,
     };
+    send(Arc::clone(&shared), report).await;
+}
+
+/// Sends a report, a few times if need be.
+async fn send(shared: Arc<Shared>, report: CloseReport) {
     let mut pause = PAUSE_MIN;
     for _ in 0..REPORTS_MAX {
         let (proxy, epoch) = (shared.journal.proxy(), shared.journal.epoch());

@@ -160,6 +160,13 @@ pub enum Notice {
         /// To be named in the report.
         request_id: String,
     },
+    /// Report as soon as every notice before this one was taken in; close nothing.
+    Confirm {
+        /// Whose.
+        account: AccountId,
+        /// To be named in the report.
+        request_id: String,
+    },
 }
 
 /// The answer to [`Notice::CloseLeases`].

@@ -406,6 +406,27 @@ async fn a_close_request_is_answered_after_the_closing_record() {
 }
 
 #[tokio::test]
+async fn a_confirmation_means_that_what_was_told_before_it_holds() {
+    let mut world = world(0, quick()).await;
+    assert!(matches!(world.purse.more(PRICE).await, More::Denied(_)));
+    for round in 0..20 {
+        world.billing.set(|s| s.available += PRICE);
+        world.billing.tell_account().await;
+        let confirm = Notice::Confirm {
+            account: account(),
+            request_id: round.to_string(),
+        };
+        world.billing.tell(confirm).await;
+        let report = world.reports.recv().await.unwrap();
+        assert_eq!((report.request_id, report.last_sequence), (round.to_string(), 0));
+        assert_eq!(world.purse.more(PRICE).await, More::Enough, "round {round}");
+        let slice = world.purse.take(PRICE).unwrap();
+        world.purse.spent(slice.lease.number, slice.nanos);
+        assert!(matches!(world.purse.more(PRICE).await, More::Denied(_)));
+    }
+}
+
+#[tokio::test]
 async fn a_response_in_flight_keeps_its_credit_when_there_is_no_other() {
     let mut world = world(5 * PRICE, quick()).await;
     assert_eq!(world.purse.more(PRICE).await, More::Enough);

@@ -22,7 +22,7 @@ use crate::{
         accounts::{Account, Cut, Mode, ROW_CREDIT_BYTES},
         tariffs::Prices,
     },
-    flow::{hub::AccountView, settled::wait_settled},
+    flow::{confirmed::confirmed, hub::AccountView, settled::wait_settled},
 };
 
 /// Longest idempotency key, bytes.
@@ -151,7 +151,9 @@ pub(super) async fn show(
         return Ok(Json(view.into()));
     }
     wait_settled(&*api.store, &api.hub, &id, api.settle_wait).await?;
-    Ok(Json(api.tenants.show(&id).await?.into()))
+    let settled = api.tenants.show(&id).await?;
+    confirmed(&api.hub, &id).await;
+    Ok(Json(settled.into()))
 }
 
 #[derive(Debug, Deserialize)]
