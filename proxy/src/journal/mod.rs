@@ -130,35 +130,8 @@ impl Journal {
     /// # Errors
     /// Another process holds it, the disk refuses, or a file is damaged in its middle.
     pub fn open(dir: &Path, options: JournalOptions) -> Result<Self, JournalError> {
-        let place = Place(dir.to_owned());
-        fs::create_dir_all(place.archive()).map_err(JournalError::io(dir))?;
-        let lock = lock(&place)?;
-        let confirmed: Option<Position> = disk::read(&place.cursor())?;
-        let (identity, recovered) = begin_epoch(&place, confirmed)?;
-        let slots = Arc::new(SlotTable::create(
-            &place.slots(identity.epoch),
-            options.slots_max,
-        )?);
-        let books = Books::new(identity.proxy, identity.epoch);
-        let key = SegmentKey {
-            epoch: identity.epoch,
-            number: 1,
-        };
-        let segment = SegmentFile::create(&place, key, &books)?;
-        let catalog = list(&place, &segment, confirmed)?;
-        let shared = Arc::new(Shared {
-            place,
-            options,
-            identity,
-            recovered,
-            slots,
-            catalog: Mutex::new(catalog),
-            appended: watch::Sender::new(0),
-            health: Health::default(),
-            ended_sessions: Mutex::new(Vec::new()),
-            clock: WallClock,
-            _lock: lock,
-        });
+        let (shared, books, segment) = prepare(dir, options)?;
+        let shared = Arc::new(shared);
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         shared.slots.wake_by(commands.downgrade());
         let writer = Writer::new(Arc::clone(&shared), books, segment, queue);
@@ -364,6 +337,40 @@ impl Journal {
                 .unwrap_or_else(|| "its thread has ended".to_owned()),
         )
     }
+}
+
+/// All that [`Journal::open`] does before the journal's thread starts. Blocking.
+fn prepare(dir: &Path, options: JournalOptions) -> Result<(Shared, Books, SegmentFile), JournalError> {
+    let place = Place(dir.to_owned());
+    fs::create_dir_all(place.archive()).map_err(JournalError::io(dir))?;
+    let lock = lock(&place)?;
+    let confirmed: Option<Position> = disk::read(&place.cursor())?;
+    let (identity, recovered) = begin_epoch(&place, confirmed)?;
+    let slots = Arc::new(SlotTable::create(
+        &place.slots(identity.epoch),
+        options.slots_max,
+    )?);
+    let books = Books::new(identity.proxy, identity.epoch);
+    let key = SegmentKey {
+        epoch: identity.epoch,
+        number: 1,
+    };
+    let segment = SegmentFile::create(&place, key, &books)?;
+    let catalog = list(&place, &segment, confirmed)?;
+    let shared = Shared {
+        place,
+        options,
+        identity,
+        recovered,
+        slots,
+        catalog: Mutex::new(catalog),
+        appended: watch::Sender::new(0),
+        health: Health::default(),
+        ended_sessions: Mutex::new(Vec::new()),
+        clock: WallClock,
+        _lock: lock,
+    };
+    Ok((shared, books, segment))
 }
 
 fn lock(place: &Place) -> Result<File, JournalError> {

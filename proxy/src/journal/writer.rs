@@ -95,13 +95,11 @@ impl Writer {
     }
 
     fn group(&mut self, first: Option<Command>) -> Result<(), JournalError> {
-        // Orphans first: a lease may be closed by a command behind the drop of its last slot.
         self.take_orphans()?;
         let mut next = first;
         let mut taken = 0;
         while let Some(command) = next.take() {
-            self.take(command)
-                .map_err(|e| JournalError::damaged(&self.path(), self.segment.len, e.to_string()))?;
+            self.take_in_order(command)?;
             taken += 1;
             if taken < GROUP_MAX {
                 next = self.queue.try_recv().ok();
@@ -123,6 +121,16 @@ impl Writer {
             self.rotate()?;
         }
         Ok(())
+    }
+
+    /// Takes a command after the orphans that were dropped before it was given: a slot's record stands before the end of its lease, else
+    /// it names a lease that is over, and no record can be made of it.
+    fn take_in_order(&mut self, command: Command) -> Result<(), JournalError> {
+        if matches!(command, Command::CloseLease(..) | Command::Flush(_)) {
+            self.take_orphans()?;
+        }
+        self.take(command)
+            .map_err(|e| JournalError::damaged(&self.path(), self.segment.len, e.to_string()))
     }
 
     fn take(&mut self, command: Command) -> Result<(), serde_json::Error> {
@@ -157,6 +165,8 @@ impl Writer {
 
     /// Slots whose session died become `interrupted` records, as recovery would make them.
     fn take_orphans(&mut self) -> Result<(), JournalError> {
+        // Looked at before the orphans, forgotten after them: a session that ended has dropped its slots, so they are all seen below.
+        let ended = self.shared.take_ended();
         for (number, generation) in self.shared.slots.take_orphans() {
             let image = self.shared.slots.read(number).map_err(|e| self.io(e))?;
             let now = self.shared.clock.unix_nanos();
@@ -172,8 +182,7 @@ impl Writer {
             written.map_err(|e| JournalError::damaged(&self.path(), self.segment.len, e.to_string()))?;
             self.freed.push(number);
         }
-        // After the orphans, which may be of these sessions.
-        for session in self.shared.take_ended() {
+        for session in ended {
             self.books.end_session(session);
         }
         Ok(())
@@ -264,5 +273,85 @@ impl Writer {
 
     fn io(&self, e: std::io::Error) -> JournalError {
         JournalError::io(&self.path())(e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_contracts::entry::{Entry, EntryBody, RequestKind};
+
+    use super::*;
+    use crate::journal::{
+        JournalOptions, SlotHead, SlotState,
+        frame::{Frame, FrameReader, Next},
+        prepare,
+    };
+
+    fn entries(writer: &Writer) -> Vec<EntryBody> {
+        let mut reader = FrameReader::open(&writer.path(), 0).unwrap();
+        let mut found = Vec::new();
+        while let Next::Frame(frame) = reader.next().unwrap() {
+            if let Frame::Entry(entry) = frame {
+                found.push(serde_json::from_slice::<Entry>(&entry.json).unwrap().body);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_slot_dropped_while_a_group_is_gathered_is_recorded_before_its_lease_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, books, segment) = prepare(dir.path(), JournalOptions::default()).unwrap();
+        let lease = LeaseId {
+            proxy: shared.identity.proxy,
+            epoch: shared.identity.epoch,
+            number: 1,
+        };
+        let (_commands, queue) = mpsc::channel(1);
+        let mut writer = Writer::new(Arc::new(shared), books, segment, queue);
+        let session = SessionRecord {
+            account: "demo".parse().unwrap(),
+            principal: "demo".into(),
+            upstream: "here".into(),
+            tariff: "t@1".into(),
+        };
+        let record = LeaseRecord {
+            lease,
+            account: "demo".parse().unwrap(),
+            tariff: "t@1".into(),
+        };
+        let begin = [
+            Command::BeginSession(session, oneshot::channel().0),
+            Command::BeginLease(record, oneshot::channel().0),
+        ];
+        for command in begin {
+            writer.take_in_order(command).unwrap();
+        }
+        let head = SlotHead {
+            session: 1,
+            request: 1,
+            kind: RequestKind::Batch,
+            started_unix_nanos: 1,
+        };
+        let mut slot = writer.shared.slots.open(head).unwrap();
+        let state = SlotState {
+            lease_number: 1,
+            cost_nanos: 70,
+            ..SlotState::default()
+        };
+        slot.write(&state).unwrap();
+        drop(slot);
+        let close = Command::CloseLease(lease, oneshot::channel().0);
+        writer.take_in_order(close).unwrap();
+        writer.group(None).unwrap();
+        let found = entries(&writer);
+        let [EntryBody::Usage(usage), EntryBody::LeaseClosed(closed)] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!((usage.lease, usage.cost_nanos), (Some(lease), 70));
+        assert_eq!(
+            (closed.records, closed.cost_nanos, closed.last_sequence),
+            (1, 70, 1)
+        );
     }
 }
