@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weir_contracts::{event::Place, ids::AccountId};
 
-use super::hub::{Hub, Ticket};
+use super::hub::{Hub, Report, Ticket};
 use crate::{
     domain::lease::{Lease, LeaseState},
     ports::{PortError, billing_store::BillingStore},
@@ -96,17 +96,23 @@ async fn missing(
         missing.push(format!("{} charges were refused by the wallet", unsettled.failed));
     }
     for lease in unsettled.leases {
-        missing.extend(open_lease(&lease, reports.contains_key(&lease.id.proxy)));
+        missing.extend(open_lease(&lease, reports.get(&lease.id.proxy)));
     }
     Ok(missing)
 }
 
-/// A reported proxy's open lease is in use by a response in flight, or newer than the report: nothing to wait for.
-fn open_lease(lease: &Lease, reported: bool) -> Option<String> {
+/// An open lease of the start that reported is in use by a response in flight, or newer than the report: nothing to wait for. One of an
+/// earlier start was ended by the proxy's recovery: what stands before its end in the journal is still on its way.
+fn open_lease(lease: &Lease, report: Option<&Report>) -> Option<String> {
     let id = lease.id;
     match lease.state {
-        LeaseState::Open if reported => None,
-        LeaseState::Open => Some(format!("lease {id} is open and its proxy is not connected")),
+        LeaseState::Open => match report {
+            Some(report) if id.epoch >= report.epoch => None,
+            Some(_) => Some(format!(
+                "lease {id} is of an earlier start of its proxy, whose usage is not rated yet"
+            )),
+            None => Some(format!("lease {id} is open and its proxy is not connected")),
+        },
         LeaseState::Closing => Some(format!("the hold of lease {id} is not released")),
         LeaseState::Blocked => Some(format!(
             "lease {id} is blocked: its closing record does not add up"

@@ -110,6 +110,36 @@ async fn a_busy_response_keeps_its_lease_and_what_ended_is_settled() {
 }
 
 #[tokio::test]
+async fn waiting_right_after_a_proxys_restart_waits_for_what_its_last_start_left() {
+    let world = World::configured(|config| config.settle_wait_ms = 1_000)
+        .await
+        .with_demo()
+        .await;
+    let mut journal = Journal::new(1);
+    let lease = journal.lease(1);
+    world.gate().await.granted(lease, 0, 2_000_000_000).await;
+    // Start 2 has no entry of its own yet, and what start 1 left is not shipped yet.
+    let last = Arc::new(AtomicU64::new(0));
+    world
+        .gate()
+        .await
+        .answer_closes(journal.proxy, 2, last, false)
+        .await;
+    let (status, body) = world.call("GET", "/api/accounts/demo?wait_settled=1", None).await;
+    assert_eq!(status, 504, "{body}");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("of an earlier start"), "{message}");
+    journal.usage(record(Some(lease), 1, 60_000));
+    journal.close(lease);
+    journal.ship(&world.outbox, 0).await;
+    let account = world.get("/api/accounts/demo?wait_settled=1").await;
+    assert_eq!(
+        (&account["balance"], &account["held"]),
+        (&json!("4.40"), &json!("0.00"))
+    );
+}
+
+#[tokio::test]
 async fn captures_survive_a_wallet_that_fails_and_a_restart_of_billing() {
     let mut world = World::demo().await;
     let mut journal = Journal::new(1);
