@@ -42,6 +42,8 @@ async fn deliver(dir: &Path) {
         tariff: "demo@1".into(),
     };
     let mut out = std::io::stdout();
+    // The test runner has begun a line with this test's name: without an end to it the first chunk would not be seen.
+    writeln!(out).unwrap();
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         sessions.push(journal.begin_session(session.clone()).await.unwrap());
