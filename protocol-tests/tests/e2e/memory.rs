@@ -18,10 +18,10 @@ use weir_sandbox::scenario::{Rule, Scenario, Step};
 const EVENTS: u64 = 1_000_000;
 
 /// What the whole demo may hold in memory more than before: sandbox, proxy, billing and wallet together.
-const GROWTH_MAX: u64 = 64 * 1024 * 1024;
+const GROWTH_MAX: u64 = 32 * 1024 * 1024;
 
 /// What the gate alone may hold in memory, its program included.
-const GATE_MEMORY_MAX: u64 = 96 * 1024 * 1024;
+const GATE_MEMORY_MAX: u64 = 48 * 1024 * 1024;
 
 /// Bytes of the big value.
 const BIG: u64 = 1 << 30;
