@@ -54,13 +54,19 @@ impl Amount {
     }
 
     /// Sum, or `OutOfRange`.
-    #[expect(clippy::should_implement_trait, reason = "the trait could not answer with an error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the trait could not answer with an error"
+    )]
     pub fn add(self, other: Self) -> Result<Self, MoneyError> {
         Self::checked(self.0.checked_add(other.0))
     }
 
     /// Difference, or `OutOfRange`.
-    #[expect(clippy::should_implement_trait, reason = "the trait could not answer with an error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the trait could not answer with an error"
+    )]
     pub fn sub(self, other: Self) -> Result<Self, MoneyError> {
         Self::checked(self.0.checked_sub(other.0))
     }

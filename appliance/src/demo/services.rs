@@ -30,7 +30,9 @@ impl Services {
         let (wallet, wallet_grpc) = self.start_wallet(args, directory).await?;
         let (console, billing_grpc) = self.start_billing(args, directory, wallet, wallet_grpc).await?;
         let sandbox = self.start_sandbox(directory, tls).await?;
-        let listen = self.start_proxy(args, directory, tls, sandbox, billing_grpc).await?;
+        let listen = self
+            .start_proxy(args, directory, tls, sandbox, billing_grpc)
+            .await?;
         Ok(Running {
             pid: std::process::id(),
             data_dir: directory.path().to_owned(),
