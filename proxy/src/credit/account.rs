@@ -217,6 +217,12 @@ impl AccountCredit {
     }
 
     async fn rounds(self: &Arc<Self>) {
+        // A start that billing does not believe may be a copy of a directory, whose leases have the same ids: their credit would be spent
+        // twice, and what they paid for be rejected.
+        if let Err(e) = self.shared.registered().await {
+            self.update(|ledger| ledger.fail(e.to_string(), Instant::now()));
+            return;
+        }
         for _ in 0..ROUNDS_MAX {
             let round = self.update(|ledger| ledger.next_round(&self.id, Instant::now()));
             let again = match round {

@@ -160,6 +160,18 @@ impl Shared {
         }
     }
 
+    /// Billing's word on this start, as soon as there is one, within the deadline.
+    async fn registered(&self) -> Result<(), BillingError> {
+        let mut registered = self.registered.subscribe();
+        let told = registered.wait_for(Option::is_some);
+        match tokio::time::timeout(self.options.deadline, told).await {
+            Ok(Ok(told)) => told.clone().unwrap_or(Ok(())),
+            _ => Err(BillingError::Unavailable(
+                "it has not yet answered this start".to_owned(),
+            )),
+        }
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -255,14 +267,7 @@ impl Credit {
     /// # Errors
     /// Billing refuses this proxy, or did not answer within the deadline (it is asked again in the background).
     pub async fn registered(&self) -> Result<(), BillingError> {
-        let mut registered = self.shared.registered.subscribe();
-        let told = registered.wait_for(Option::is_some);
-        match tokio::time::timeout(self.shared.options.deadline, told).await {
-            Ok(Ok(told)) => told.clone().unwrap_or(Ok(())),
-            _ => Err(BillingError::Unavailable(
-                "it has not yet answered this start".to_owned(),
-            )),
-        }
+        self.shared.registered().await
     }
 
     /// Whose login; remembered for a short time.

@@ -64,10 +64,8 @@ async fn listen(shared: &Arc<Shared>) -> Result<(), BillingError> {
     }
 }
 
+/// At each connection anew: the same start told twice is the same start, and a billing that was restored may not know it any more.
 async fn register(shared: &Arc<Shared>) -> Result<(), BillingError> {
-    if matches!(*shared.registered.borrow(), Some(Ok(()))) {
-        return Ok(());
-    }
     let journal = &shared.journal;
     let start = Start {
         proxy: journal.proxy(),

@@ -519,3 +519,29 @@ async fn logins_are_resolved_once_for_a_while_and_strangers_are_told_why() {
     assert!(world.credit.resolve(&other).await.is_err());
     world.credit.registered().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_start_that_billing_does_not_believe_gets_no_credit_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), JournalOptions::default()).unwrap();
+    let (billing, _reports) = FakeBilling::new(10 * PRICE);
+    billing.set(|s| s.refuses = true);
+    let credit = Credit::start(quick(), journal.clone(), billing.clone());
+    let Tenant::Known { credit: purse, .. } = credit.resolve(&login()).await.unwrap() else {
+        panic!("unknown")
+    };
+    match purse.more(PRICE).await {
+        More::Unavailable(why) => assert!(why.contains("a copied directory"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(billing.set(|s| s.leases.is_empty()), "asked for all the same");
+    billing.set(|s| s.refuses = false);
+    let believed = async {
+        while purse.more(PRICE).await != More::Enough {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), believed)
+        .await
+        .unwrap();
+}

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) available: i64,
     pub(crate) frozen: bool,
     pub(crate) away: bool,
+    /// Does not believe this start.
+    pub(crate) refuses: bool,
     pub(crate) version: u32,
     pub(crate) delay: Duration,
     pub(crate) valid: Duration,
@@ -60,6 +62,7 @@ impl FakeBilling {
             available,
             frozen: false,
             away: false,
+            refuses: false,
             version: 1,
             delay: Duration::ZERO,
             valid: Duration::from_secs(60),
@@ -180,7 +183,14 @@ impl FakeBilling {
 
 impl Billing for FakeBilling {
     fn register(&self, _start: Start) -> BoxFuture<'_, Result<(), BillingError>> {
-        async { Ok(()) }.boxed()
+        let refused = self.set(|s| s.refuses);
+        async move {
+            if refused {
+                return Err(BillingError::Refused("a copied directory".into()));
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn resolve_tenant(&self, login: Login) -> BoxFuture<'_, Result<Resolved, BillingError>> {
