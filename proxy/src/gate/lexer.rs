@@ -34,6 +34,9 @@ impl<'a> Lexeme<'a> {
     }
 }
 
+/// What some readers of a text take for the end of a line.
+const OTHER_LINE_ENDS: &[char] = &['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// Cuts `text` into lexemes. Comments and white space are left out; an unterminated string, name or comment is `None`.
 #[must_use]
 pub fn lex(text: &str) -> Option<Vec<Lexeme<'_>>> {
@@ -43,7 +46,12 @@ pub fn lex(text: &str) -> Option<Vec<Lexeme<'_>>> {
         if first.is_whitespace() || first == '\0' {
             rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '\0');
         } else if rest.starts_with("--") {
-            rest = rest.find('\n').map_or("", |at| &rest[at..]);
+            let comment = rest.find('\n').map_or(rest, |at| &rest[..at]);
+            // Where others than a line feed end the comment, a statement could stand in it.
+            if comment.trim_end_matches('\r').contains(OTHER_LINE_ENDS) {
+                return None;
+            }
+            rest = &rest[comment.len()..];
         } else if let Some(body) = rest.strip_prefix("/*") {
             rest = skip_comment(body)?;
         } else {
@@ -68,7 +76,13 @@ fn next(rest: &str, first: char) -> Option<(Lexeme<'_>, &str)> {
             let end = rest
                 .find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
                 .unwrap_or(rest.len());
-            Some((Lexeme::Number(&rest[..end]), &rest[end..]))
+            let number = &rest[..end];
+            // T-SQL reads `1SELECT` as two lexemes: what is no number to its end is no number here.
+            if is_number(number) {
+                Some((Lexeme::Number(number), &rest[end..]))
+            } else {
+                Some((Lexeme::Symbol(first), after))
+            }
         }
         c if c.is_alphabetic() || matches!(c, '_' | '@' | '#') => {
             let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '@' | '#' | '$');
@@ -77,6 +91,16 @@ fn next(rest: &str, first: char) -> Option<(Lexeme<'_>, &str)> {
         }
         other => Some((Lexeme::Symbol(other), after)),
     }
+}
+
+/// `12`, `1.5`, `1e3`, `1.5E3`, `0x1F`.
+fn is_number(text: &str) -> bool {
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return !hex.is_empty() && hex.chars().all(|c| c.is_ascii_hexdigit());
+    }
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    mantissa.chars().all(|c| c.is_ascii_digit() || c == '.') && digits(exponent)
 }
 
 /// Text up to the closing delimiter; a doubled one stands for itself.

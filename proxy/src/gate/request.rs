@@ -16,6 +16,9 @@ use weir_tds::{
 
 use super::{command::Command, exempt::all_exempt, lexer::lex};
 
+/// Names under which drivers pass the statement of `sp_executesql`: mostly none.
+const STATEMENT_NAMES: &[&str] = &["", "@stmt", "@statement"];
+
 /// What the gate makes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -102,9 +105,16 @@ fn judge_call(call: &Call<'_>, reader: &mut RpcReader<'_>) -> Result<Verdict, Wi
     Ok(match call.procedure.id() {
         Some(id) if id.gives_back() => Verdict::Exempt,
         // Its statement is judged like a batch.
-        Some(ProcId::ExecuteSql) => match reader.next_parameter()?.and_then(|p| p.text()) {
-            Some(text) => judge_text(&text),
-            None => Verdict::Normal,
+        Some(ProcId::ExecuteSql) => match reader.next_parameter()? {
+            // A first parameter that is named otherwise may not be the statement that the server runs.
+            Some(first)
+                if STATEMENT_NAMES
+                    .iter()
+                    .any(|n| first.name().eq_ignore_ascii_case(n)) =>
+            {
+                first.text().map_or(Verdict::Normal, |text| judge_text(&text))
+            }
+            _ => Verdict::Normal,
         },
         _ => Verdict::Normal,
     })
