@@ -56,9 +56,15 @@ impl Relay {
     fn cut(&mut self, cause: Option<&Cause>, blind: bool, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         self.count_bytes(self.walked);
         self.forward_walked(cx)?;
-        let Some(open) = &self.open else {
+        let Some(mut open) = self.open.take() else {
             return Ok(());
         };
+        if let Some(meter) = &mut open.meter {
+            self.settle(meter);
+        }
+        // The answer about credit is still to come if it was not the reason.
+        self.stale_credit += u32::from(matches!(open.stage, Stage::WaitCredit));
+        let open = self.open.insert(open);
         let version = self.options.version;
         let tokens = match cause {
             Some(cause) => {
@@ -210,10 +216,7 @@ impl Relay {
         let mut rest = cut.kept;
         rest.extend_from_slice(&cut.tokens);
         self.send_tokens(cx, &rest)?;
-        for _ in 0..cut.owed_acks {
-            let ack = tokens::attention_ack(self.options.version);
-            self.send_tokens(cx, &ack)?;
-        }
+        self.send_acks(cut.owed_acks, cx)?;
         self.ending |= cut.closes;
         if attentions == 0 {
             let outcome = if cut.outcome == Outcome::CutOff {

@@ -40,7 +40,8 @@ impl Relay {
         let purse = Arc::clone(&self.purse);
         let mut till = Till::new(&*purse);
         self.leave_closing_lease(cx);
-        while cx.client.out.len() < cx.settings.chunk_bytes {
+        // A cut goes on behind a client that reads slowly: the server owes its acknowledgement within a deadline.
+        while cx.client.out.len() < cx.settings.chunk_bytes || self.is_cutting() {
             let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
                 break;
             };

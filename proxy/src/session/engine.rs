@@ -28,6 +28,10 @@ pub const CLIENT_IN_MAX: usize = 256 * 1024;
 /// Most bytes that wait for the server's socket.
 pub const SERVER_OUT_MAX: usize = 256 * 1024;
 
+/// Least bytes that are read ahead from the server, however small the chunk: below the largest packet (32 767 bytes, or a
+/// packet and a TLS record of 18 437 bytes in pieces) a packet could never become whole.
+const SERVER_IN_MIN: usize = 64 * 1024;
+
 /// What every session of one proxy shares.
 pub struct Settings {
     /// What clients are answered in PRELOGIN.
@@ -268,7 +272,8 @@ impl Session {
     /// True if the server's socket should be read.
     #[must_use]
     pub fn wants_server(&self) -> bool {
-        !matches!(self.phase, Phase::Closing(_)) && self.server.buffered() < 2 * self.settings.chunk_bytes
+        let limit = (2 * self.settings.chunk_bytes).max(SERVER_IN_MIN);
+        !matches!(self.phase, Phase::Closing(_)) && self.server.buffered() < limit
     }
 
     /// Both sides.

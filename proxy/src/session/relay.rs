@@ -8,15 +8,15 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
-    packet::{PacketStatus, PacketType},
+    packet::{PacketHeader, PacketStatus, PacketType},
     request::{bulk_load::BulkWalker, rpc_walk::RpcWalker},
     walker::{Walker, WalkerOptions},
 };
 
 use super::{
-    engine::{Action, Closing, Event, Phase, Session, SessionEnd, Settings},
+    engine::{Action, Closing, Event, Phase, SERVER_OUT_MAX, Session, SessionEnd, Settings},
     leg::{Leg, Message},
-    meter::Meter,
+    meter::{Meter, Till},
     purse::{Payer, Purse},
     tokens,
 };
@@ -65,6 +65,8 @@ pub(super) struct Relay {
     /// Close once the client has everything.
     pub(super) ending: bool,
     pub(super) session_totals: Facts,
+    /// Answers to come about credit that nobody waits for any more; they come in the order in which they were asked for.
+    pub(super) stale_credit: u32,
 }
 
 /// The client's message in hand.
@@ -100,6 +102,8 @@ pub(super) struct Refusal {
     pub(super) tokens: Bytes,
     /// Message to send upstream first, because the refused request carried a reset bit.
     pub(super) reset: Option<(PacketStatus, Bytes)>,
+    /// Acknowledgements of the client's ATTENTIONs that follow the answer.
+    pub(super) owed_acks: u32,
 }
 
 /// A request that the server is answering.
@@ -200,6 +204,7 @@ impl Relay {
             next_packet_id: weir_tds::message::FIRST_PACKET_ID,
             ending: false,
             session_totals: Facts::default(),
+            stale_credit: 0,
         }
     }
 
@@ -213,13 +218,42 @@ impl Relay {
         if drained && (self.finished.is_some() || self.ending && !self.is_busy()) {
             return true;
         }
-        let packet = |leg: &Leg| matches!(leg.peek_packet(), Ok(Some(_)));
-        match &self.open {
-            Some(open) => {
-                !matches!(open.stage, Stage::WaitCredit) && client.out.len() < chunk_bytes && packet(server)
-            }
-            None => drained && matches!(self.upload, Upload::Idle) && packet(client),
+        // A server's socket that took everything at once wakes nobody: what is buffered beyond must not wait for more.
+        if server.out.len() < SERVER_OUT_MAX
+            && let Ok(Some(header)) = client.peek_packet()
+            && self.takes(&header, client.out.len(), chunk_bytes)
+        {
+            return true;
         }
+        self.open.as_ref().is_some_and(|open| {
+            !matches!(open.stage, Stage::WaitCredit)
+                && (client.out.len() < chunk_bytes || self.is_cutting())
+                && matches!(server.peek_packet(), Ok(Some(_)))
+        })
+    }
+
+    /// True if this packet of the client can be taken now, with `waiting` bytes on their way to it.
+    pub(super) fn takes(&self, header: &PacketHeader, waiting: usize, chunk_bytes: usize) -> bool {
+        match &self.upload {
+            _ if header.kind == PacketType::Attention => true,
+            // Answers that the gate gives itself are bounded like the server's: a client that reads none gets no more.
+            Upload::Idle => {
+                self.open.is_none() && self.finished.is_none() && !self.ending && waiting < chunk_bytes
+            }
+            Upload::AwaitCredit(_) => false,
+            Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => true,
+        }
+    }
+
+    /// What the server sends is thrown away: it needs no room towards the client.
+    pub(super) fn is_cutting(&self) -> bool {
+        matches!(
+            &self.open,
+            Some(Open {
+                stage: Stage::Cut(_),
+                ..
+            })
+        )
     }
 
     pub(super) fn enforces(&self) -> bool {
@@ -246,6 +280,7 @@ impl Relay {
     }
 
     pub(super) fn close_record(&mut self, cx: &mut Context<'_>, mut meter: Meter, outcome: Outcome) {
+        self.settle(&mut meter);
         let record = meter.record(&self.payer, outcome, cx.unix_nanos);
         self.session_totals.add(&record);
         cx.closings.push(Closing {
@@ -253,6 +288,29 @@ impl Relay {
             record,
             guard: meter.take_guard(),
         });
+    }
+
+    /// Pays what was used and not paid yet, beyond the credit if it must be: a record costs what its counts come to, or
+    /// rating would disagree. That is at most a request, the time it took, and one packet without rows.
+    pub(super) fn settle(&self, meter: &mut Meter) {
+        let due = meter.due_nanos(0);
+        if due <= 0 {
+            return;
+        }
+        let mut till = Till::new(&*self.purse);
+        if meter.lease_number() == 0
+            && self.enforces()
+            && till.refill(due, due)
+            && let Some(lease) = till.lease().cloned()
+            && meter.accepts(&lease)
+        {
+            let guard = self.purse.attach(lease.number);
+            meter.bind(lease, guard);
+        }
+        let (lease, short) = (meter.lease_number(), till.spend(meter.pay()));
+        if short > 0 && lease > 0 {
+            self.purse.overdraw(lease, short);
+        }
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) {
@@ -265,11 +323,15 @@ impl Relay {
     }
 
     fn on_credit(&mut self, more: More, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        if self.stale_credit > 0 {
+            self.stale_credit -= 1;
+            return Ok(());
+        }
         let cause = self.cause_of(&more);
         if matches!(self.upload, Upload::AwaitCredit(_)) {
             return self.admission_answered(cause, cx);
         }
-        let at_boundary = self.walker.at_boundary();
+        let can_cut = self.can_cut(cx);
         let Some(open) = &mut self.open else {
             return Ok(());
         };
@@ -283,12 +345,20 @@ impl Relay {
                 open.on_credit = OnCredit::Exempt { bytes: 0 };
                 Ok(())
             }
-            Some(cause) if at_boundary => self.begin_cut(&cause, cx),
+            Some(cause) if can_cut => self.begin_cut(&cause, cx),
             Some(cause) => {
                 open.on_credit = OnCredit::Row { cause, bytes: 0 };
                 Ok(())
             }
         }
+    }
+
+    /// True if the gate's own end can stand where the walker is: not inside a row, and not behind the final DONE, which
+    /// many drivers take for the end (facts 10.1).
+    pub(super) fn can_cut(&self, cx: &Context<'_>) -> bool {
+        let ended = matches!(cx.server.peek_packet(), Ok(Some(header))
+            if header.status.is_eom() && self.walked >= header.body_len());
+        self.walker.at_boundary() && !ended
     }
 
     fn cause_of(&self, more: &More) -> Option<Cause> {

@@ -19,7 +19,7 @@ use super::{
     engine::{Action, SERVER_OUT_MAX, SessionEnd},
     leg::Message,
     meter::Meter,
-    relay::{Context, Cut, Held, Open, Refusal, Relay, Stage, Upload},
+    relay::{Context, Cut, Held, OnCredit, Open, Refusal, Relay, Stage, Upload},
     tokens,
 };
 use crate::gate::{
@@ -53,18 +53,16 @@ impl Relay {
             let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
                 return Ok(());
             };
+            if !self.takes(&header, cx.client.out.len(), cx.settings.chunk_bytes) {
+                return Ok(());
+            }
             if header.kind == PacketType::Attention {
                 let _eight_bytes = cx.client.take_packet(&header);
                 self.on_attention(cx)?;
                 continue;
             }
-            match &self.upload {
-                Upload::Idle if self.open.is_some() || self.finished.is_some() || self.ending => {
-                    return Ok(());
-                }
-                Upload::Idle => self.begin_request(&header)?,
-                Upload::AwaitCredit(_) => return Ok(()),
-                _ => {}
+            if matches!(self.upload, Upload::Idle) {
+                self.begin_request(&header)?;
             }
             self.client_packet(&header, cx)?;
         }
@@ -145,7 +143,9 @@ impl Relay {
         held.packets.push(packet);
         held.complete = header.status.is_eom();
         held.ignored = header.status.contains(PacketStatus::IGNORE);
-        let decided = held.complete || held.body.len() >= INSPECT_MAX || held.kind == PacketType::BulkLoad;
+        // Headers count: packets without a body would otherwise be held without end.
+        let held_bytes = held.body.len() + held.packets.len() * HEADER_LEN;
+        let decided = held.complete || held_bytes >= INSPECT_MAX || held.kind == PacketType::BulkLoad;
         if !decided {
             self.upload = Upload::Inspect(held);
             return Ok(());
@@ -345,11 +345,11 @@ impl Relay {
 
     /// Answers the held request with `tokens` instead of passing it on.
     fn refuse_with(&mut self, held: Held, tokens: Bytes, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        let reset = held.first_status.intersects(RESETS).then(|| {
-            let status = PacketStatus(held.first_status.0 & RESETS.0);
-            (status, request::empty_batch(&held.body, self.options.version))
-        });
-        let answer = Refusal { tokens, reset };
+        let answer = Refusal {
+            tokens,
+            reset: self.reset_of(&held),
+            owed_acks: 0,
+        };
         if held.complete {
             return self.answer(answer, cx);
         }
@@ -360,12 +360,21 @@ impl Relay {
         Ok(())
     }
 
+    /// The reset that a request carries which is not passed on.
+    fn reset_of(&self, held: &Held) -> Option<(PacketStatus, Bytes)> {
+        held.first_status.intersects(RESETS).then(|| {
+            let status = PacketStatus(held.first_status.0 & RESETS.0);
+            (status, request::empty_batch(&held.body, self.options.version))
+        })
+    }
+
     /// Gives the gate's own answer. A reset bit of the refused request goes upstream in an empty batch first, and what
     /// the server says to it (ENVCHANGE 18 and what it restored) stands before the answer (facts 10.6).
     fn answer(&mut self, answer: Refusal, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         self.upload = Upload::Idle;
         let Some((status, batch)) = answer.reset else {
-            return self.send_tokens(cx, &answer.tokens);
+            self.send_tokens(cx, &answer.tokens)?;
+            return self.send_acks(answer.owed_acks, cx);
         };
         let message = Message {
             kind: PacketType::SqlBatch,
@@ -381,7 +390,7 @@ impl Relay {
             tokens: answer.tokens,
             kept: BytesMut::new(),
             messages_left: 1,
-            owed_acks: 0,
+            owed_acks: answer.owed_acks,
             blind: false,
             outcome: Outcome::Completed,
             closes: false,
@@ -393,11 +402,13 @@ impl Relay {
     fn on_attention(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         match std::mem::replace(&mut self.upload, Upload::Idle) {
             Upload::Idle => {}
-            Upload::AwaitCredit(_) => return self.cancel_held(cx),
+            Upload::AwaitCredit(held) => return self.cancel_held(&held, cx),
             Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => {
                 return Err(client_fault("ATTENTION inside a request"));
             }
         }
+        let can_cut = self.can_cut(cx);
+        let spent = self.credit_spent();
         let Some(open) = &mut self.open else {
             let mut open = Open::new(None, RequestKind::Batch, Stage::Acks);
             open.attentions = 1;
@@ -411,20 +422,41 @@ impl Relay {
                 return Ok(());
             }
             Stage::Respond | Stage::Acks => open.attentions += 1,
-            Stage::WaitCredit => {
+            Stage::WaitCredit if can_cut => {
                 open.attentions += 1;
                 self.drop_rest(cx)?;
+            }
+            // Nothing may stand inside a row or behind the final DONE: what is in hand is finished on credit.
+            Stage::WaitCredit => {
+                open.attentions += 1;
+                open.stage = Stage::Respond;
+                open.on_credit = OnCredit::Row {
+                    cause: spent,
+                    bytes: 0,
+                };
+                self.stale_credit += 1;
             }
         }
         self.send_attention(cx)
     }
 
     /// The request was cancelled before it was passed on: both messages are the gate's.
-    fn cancel_held(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        let ended = tokens::cancelled(self.options.version);
-        self.send_tokens(cx, &ended)?;
-        let ack = tokens::attention_ack(self.options.version);
-        self.send_tokens(cx, &ack)
+    fn cancel_held(&mut self, held: &Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        self.stale_credit += 1;
+        let answer = Refusal {
+            tokens: tokens::cancelled(self.options.version),
+            reset: self.reset_of(held),
+            owed_acks: 1,
+        };
+        self.answer(answer, cx)
+    }
+
+    pub(super) fn send_acks(&mut self, owed: u32, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        for _ in 0..owed {
+            let ack = tokens::attention_ack(self.options.version);
+            self.send_tokens(cx, &ack)?;
+        }
+        Ok(())
     }
 
     pub(super) fn send_attention(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io::IoSlice,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -72,6 +72,13 @@ pub(crate) struct FakePurse {
     pub(crate) nanos: AtomicI64,
     pub(crate) out: AtomicI64,
     pub(crate) lease: AtomicI64,
+    pub(crate) prices: OnceLock<Arc<Tariff>>,
+}
+
+impl FakePurse {
+    fn tariff(&self) -> Arc<Tariff> {
+        self.prices.get().map_or_else(tariff, Arc::clone)
+    }
 }
 
 impl Purse for FakePurse {
@@ -94,7 +101,7 @@ impl Purse for FakePurse {
             lease: LeaseView {
                 number,
                 id,
-                tariff: tariff(),
+                tariff: self.tariff(),
             },
         })
     }
@@ -108,7 +115,9 @@ impl Purse for FakePurse {
         self.nanos.fetch_add(nanos, Ordering::SeqCst);
     }
 
-    fn overdraw(&self, _lease: u32, _nanos: i64) {}
+    fn overdraw(&self, _lease: u32, nanos: i64) {
+        self.nanos.fetch_sub(nanos, Ordering::SeqCst);
+    }
 
     fn attach(&self, _lease: u32) -> LeaseGuard {
         Box::new(())
@@ -145,6 +154,8 @@ pub(crate) struct Bench {
     pub(crate) journaled_rows: u64,
     pub(crate) end: Option<SessionEnd>,
     pub(crate) unread_limit: usize,
+    /// What the server agrees to at login.
+    pub(crate) packet_size: u16,
 }
 
 pub(crate) fn settings() -> Settings {
@@ -183,12 +194,21 @@ impl Bench {
             journaled_rows: 0,
             end: None,
             unread_limit: usize::MAX,
+            packet_size: 4096,
         }
     }
 
     /// Logged in, with this much credit.
     pub(crate) fn ready(credit_nanos: i64) -> Self {
         Self::ready_in(credit_nanos, Mode::Enforce)
+    }
+
+    /// Logged in under these prices.
+    pub(crate) fn priced(credit_nanos: i64, tariff: Tariff) -> Self {
+        let mut bench = Self::new(credit_nanos);
+        bench.purse.prices.set(Arc::new(tariff)).unwrap();
+        bench.log_in(Mode::Enforce);
+        bench
     }
 
     pub(crate) fn ready_in(credit_nanos: i64, mode: Mode) -> Self {
@@ -198,7 +218,7 @@ impl Bench {
         bench
     }
 
-    fn log_in(&mut self, mode: Mode) {
+    pub(crate) fn log_in(&mut self, mode: Mode) {
         self.client_says(
             PacketType::Prelogin,
             PacketStatus::NORMAL,
@@ -231,7 +251,7 @@ impl Bench {
         let mut tokens = TokenBuf::new(V);
         tokens
             .login_ack("test", [16, 0, 3, 232])
-            .env_packet_size(4096, 4096)
+            .env_packet_size(self.packet_size, 4096)
             .done(0, 0, 0);
         self.server_says(tokens.as_bytes());
         self.client_message();
@@ -241,7 +261,10 @@ impl Bench {
         let purse: Arc<dyn Purse> = Arc::<FakePurse>::clone(&self.purse);
         self.event(Event::Admitted {
             purse,
-            terms: terms(mode),
+            terms: Terms {
+                tariff: self.purse.tariff(),
+                ..terms(mode)
+            },
         });
         assert!(matches!(self.actions.pop_front(), Some(Action::Connect { .. })));
         self.event(Event::Connected { session: 7 });

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cut;
+mod edges;
 mod login;
 mod relay;
 mod tls;
