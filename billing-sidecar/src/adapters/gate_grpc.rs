@@ -71,6 +71,7 @@ fn port_status(error: &PortError) -> Status {
 
 fn desk_status(error: &DeskError) -> Status {
     match error {
+        DeskError::Start(e) => Status::failed_precondition(e.to_string()),
         DeskError::Ask(e) => Status::invalid_argument(e.to_string()),
         DeskError::Port(e) => port_status(e),
         DeskError::Wallet(_) | DeskError::NoWallet => Status::unavailable(error.to_string()),

@@ -70,6 +70,37 @@ pub fn admit(known: Option<&KnownStart>, new: &Registration) -> Result<(), Start
     }
 }
 
+/// Why a start is not lent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotCurrent {
+    /// Billing has not heard of it.
+    #[error("start {0} of this proxy is not registered: register it, then ask again")]
+    Unknown(u64),
+    /// A later start was believed.
+    #[error(
+        "start {got} of this proxy is over, start {known} is registered: two processes have its journal directory \
+         or a copy of it; stop one of them"
+    )]
+    Over {
+        /// Asks.
+        got: u64,
+        /// Believed last.
+        known: u64,
+    },
+}
+
+/// Only the start that was believed last is lent to: what an earlier one still uses would come too late to be rated.
+pub fn may_lend(known: Option<&KnownStart>, epoch: u64) -> Result<(), NotCurrent> {
+    match known {
+        Some(known) if known.epoch == epoch => Ok(()),
+        Some(known) if known.epoch > epoch => Err(NotCurrent::Over {
+            got: epoch,
+            known: known.epoch,
+        }),
+        _ => Err(NotCurrent::Unknown(epoch)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

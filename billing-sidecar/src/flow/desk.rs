@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     config::LeaseConfig,
-    domain::lease::{Answer, Ask, AskError, Lease, LeaseState, answer},
+    domain::{
+        lease::{Answer, Ask, AskError, Lease, LeaseState, answer},
+        proxies::{NotCurrent, may_lend},
+    },
     ports::{
         PortError,
         billing_store::BillingStore,
@@ -41,6 +44,9 @@ pub struct Desk {
 /// Why an ask has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
+    /// Another start of the proxy is believed, or none.
+    #[error(transparent)]
+    Start(#[from] NotCurrent),
     /// The proxy contradicts itself.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -63,6 +69,7 @@ enum Try {
 impl Desk {
     /// Answers an ask. Bounded by the wallet's call deadline and the recall wait.
     pub async fn ask(&self, ask: &Ask) -> Result<proto::LeaseReply, DeskError> {
+        may_lend(self.store.known_start(ask.lease.proxy).await?.as_ref(), ask.epoch)?;
         let mut recall: Option<(Instant, Option<Ticket>)> = None;
         let mut progress = self.hub.progress();
         loop {

@@ -16,7 +16,7 @@ use super::PortError;
 use crate::domain::{
     accounts::Account,
     lease::Lease,
-    proxies::{Registration, StartRefused},
+    proxies::{KnownStart, Registration, StartRefused},
     rating::{Batch, Blocked, Totals},
     settle::Work,
     tariffs::PricedTariff,
@@ -184,6 +184,8 @@ pub trait BillingStore: Send + Sync {
 
     /// Believes or refuses a proxy's start.
     async fn register(&self, start: Registration) -> Result<Result<(), StartRefused>, PortError>;
+    /// The last start of a proxy that was believed.
+    async fn known_start(&self, proxy: ProxyId) -> Result<Option<KnownStart>, PortError>;
 
     /// One lease.
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, PortError>;

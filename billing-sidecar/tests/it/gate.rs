@@ -40,6 +40,29 @@ async fn a_copied_journal_directory_is_noticed() {
 }
 
 #[tokio::test]
+async fn only_the_start_that_is_registered_is_lent_to() {
+    let world = World::demo().await;
+    let mut gate = world.gate().await;
+    let mut journal = Journal::new(1);
+    let first = journal.lease(1);
+    let stranger = gate.ask(first, 0, 1_000_000).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::FailedPrecondition);
+    assert!(
+        stranger.message().contains("register it"),
+        "{}",
+        stranger.message()
+    );
+    gate.register(journal.proxy, 1).await.unwrap();
+    gate.ask(first, 0, 1_000_000).await.unwrap();
+    gate.register(journal.proxy, 2).await.unwrap();
+    let over = gate.ask(first, 1_000_000, 1_000_000).await.unwrap_err();
+    assert_eq!(over.code(), Code::FailedPrecondition);
+    assert!(over.message().contains("is over"), "{}", over.message());
+    journal.epoch = 2;
+    gate.ask(journal.lease(1), 0, 1_000_000).await.unwrap();
+}
+
+#[tokio::test]
 async fn calls_without_the_token_are_refused() {
     let world = World::demo().await;
     let mut gate = world.gate().await;

@@ -296,7 +296,30 @@ pub(crate) fn signed<T>(message: T) -> Request<T> {
 }
 
 impl Gate {
+    /// Registers a start, chained to the one before it.
+    pub(crate) async fn register(&mut self, proxy: ProxyId, epoch: u64) -> Result<(), tonic::Status> {
+        let message = proto::RegisterRequest {
+            proxy: proxy.to_string(),
+            epoch,
+            boot_nonce: format!("start {epoch}"),
+            previous_boot_nonce: format!("start {}", epoch - 1),
+        };
+        self.0.register(signed(message)).await.map(|_| ())
+    }
+
+    /// An ask for credit by a start that is registered.
     pub(crate) async fn lease(
+        &mut self,
+        lease: LeaseId,
+        known: i64,
+        want: i64,
+    ) -> Result<proto::lease_reply::Outcome, tonic::Status> {
+        self.register(lease.proxy, lease.epoch).await?;
+        self.ask(lease, known, want).await
+    }
+
+    /// An ask for credit, registered or not.
+    pub(crate) async fn ask(
         &mut self,
         lease: LeaseId,
         known: i64,

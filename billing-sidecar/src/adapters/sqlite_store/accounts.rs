@@ -2,7 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Serialize, de::DeserializeOwned};
-use weir_contracts::{ids::AccountId, money::Amount, tariff::Tariff};
+use weir_contracts::{
+    ids::{AccountId, ProxyId},
+    money::Amount,
+    tariff::Tariff,
+};
 
 use super::super::sqlite_thread::{SqlError, from_db, to_db};
 use crate::{
@@ -150,17 +154,22 @@ pub(super) fn add_tariff(c: &Connection, new: PricedTariff) -> Result<Stored<Pri
     Ok(Stored::New(new))
 }
 
+pub(super) fn known_start(c: &Connection, proxy: ProxyId) -> Result<Option<KnownStart>, SqlError> {
+    Ok(
+        c.prepare_cached("SELECT epoch, boot_nonce FROM proxies WHERE proxy = ?1")?
+            .query_row([proxy.to_string()], |row| {
+                Ok(KnownStart {
+                    epoch: from_db(row.get(0)?),
+                    boot_nonce: row.get(1)?,
+                })
+            })
+            .optional()?,
+    )
+}
+
 pub(super) fn register(c: &Connection, start: &Registration) -> Result<Result<(), StartRefused>, SqlError> {
     let proxy = start.proxy.to_string();
-    let known = c
-        .prepare_cached("SELECT epoch, boot_nonce FROM proxies WHERE proxy = ?1")?
-        .query_row([&proxy], |row| {
-            Ok(KnownStart {
-                epoch: from_db(row.get(0)?),
-                boot_nonce: row.get(1)?,
-            })
-        })
-        .optional()?;
+    let known = known_start(c, start.proxy)?;
     let verdict = admit(known.as_ref(), start);
     if verdict.is_ok() {
         c.prepare_cached(

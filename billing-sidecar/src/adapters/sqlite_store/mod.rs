@@ -20,7 +20,7 @@ use crate::{
     domain::{
         accounts::Account,
         lease::Lease,
-        proxies::{Registration, StartRefused},
+        proxies::{KnownStart, Registration, StartRefused},
         rating::Batch,
         settle::Work,
         tariffs::PricedTariff,
@@ -89,6 +89,10 @@ impl BillingStore for SqliteStore {
 
     async fn register(&self, start: Registration) -> Result<Result<(), StartRefused>, PortError> {
         self.0.call(move |c| accounts::register(c, &start)).await
+    }
+
+    async fn known_start(&self, proxy: ProxyId) -> Result<Option<KnownStart>, PortError> {
+        self.0.call(move |c| accounts::known_start(c, proxy)).await
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, PortError> {
