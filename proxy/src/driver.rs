@@ -23,7 +23,7 @@ use crate::session::{
 use crate::{
     credit::{AccountCredit, Credit, Tenant},
     gate::Cause,
-    journal::{Journal, SessionRecord, Slot, SlotHead},
+    journal::{Journal, JournalError, SessionRecord, Slot, SlotHead},
     ports::billing::{Login, Terms},
     ports::clock::Clock,
 };
@@ -53,7 +53,34 @@ pub(crate) struct World {
 enum Done {
     Event(Event),
     Admitted(Arc<AccountCredit>, Terms),
-    Connected(TcpStream, u32),
+    Connected(TcpStream, OpenSession),
+}
+
+/// A session's number in the journal. The journal forgets its record when this goes, also where a client leaves while its
+/// server is being connected to: or every such client would leave a record in memory and in each new segment.
+struct OpenSession {
+    journal: Journal,
+    number: u32,
+}
+
+impl OpenSession {
+    /// On a task of its own: a caller that is dropped meanwhile leaves no session behind.
+    async fn begin(journal: Journal, record: SessionRecord) -> Result<Self, String> {
+        let begun = tokio::spawn(async move {
+            let number = journal.begin_session(record).await?;
+            Ok::<Self, JournalError>(Self { journal, number })
+        });
+        match begun.await {
+            Ok(begun) => begun.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.journal.end_session(self.number);
+    }
 }
 
 type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -69,7 +96,7 @@ pub(crate) async fn run(client: TcpStream, world: Arc<World>, stop: Cancellation
         job: None,
         tenant: None,
         slot: None,
-        session: 0,
+        session: None,
         stopping: false,
     };
     let end = driver.turn_until_ended(&stop).await;
@@ -87,8 +114,9 @@ struct Driver {
     world: Arc<World>,
     job: Option<Job>,
     tenant: Option<(Arc<AccountCredit>, AccountId)>,
-    session: u32,
     stopping: bool,
+    /// Last, so that it is dropped when no slot names it any more.
+    session: Option<OpenSession>,
 }
 
 /// What a turn waited for.
@@ -152,8 +180,8 @@ impl Driver {
             }
             Done::Connected(socket, session) => {
                 self.server = Some(socket);
-                self.session = session;
-                Event::Connected { session }
+                let number = self.session.insert(session).number;
+                Event::Connected { session: number }
             }
         };
         self.core.on_event(event, now);
@@ -258,9 +286,8 @@ impl Driver {
             // The slot stays on disk: the next start makes an `interrupted` record of it.
             tracing::error!(%error, "a usage record could not be appended to the journal");
         }
-        if self.session > 0 {
-            self.world.journal.end_session(self.session);
-        }
+        self.slot = None;
+        self.session = None;
         self.server = None;
     }
 
@@ -297,7 +324,7 @@ async fn connect(world: Arc<World>, account: AccountId, principal: String, tarif
         tariff,
         upstream: world.upstream.clone(),
     };
-    let session = match world.journal.begin_session(record).await {
+    let session = match OpenSession::begin(world.journal.clone(), record).await {
         Ok(session) => session,
         Err(error) => {
             tracing::error!(%error, "journal");
@@ -313,7 +340,6 @@ async fn connect(world: Arc<World>, account: AccountId, principal: String, tarif
         Ok(Err(error)) => error.kind().to_string(),
         Err(_) => "no answer within the deadline".to_owned(),
     };
-    world.journal.end_session(session);
     Done::Event(Event::Refused(Cause::Upstream(refused)))
 }
 
@@ -357,4 +383,62 @@ fn write(socket: &TcpStream, out: &mut Out) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::JournalOptions;
+
+    fn record(principal: &str) -> SessionRecord {
+        SessionRecord {
+            account: "acme".parse().unwrap(),
+            principal: principal.to_owned(),
+            tariff: "test@1".to_owned(),
+            upstream: "db:1433".to_owned(),
+        }
+    }
+
+    /// Live sessions stand at the head of each new segment: one that was left behind would show there.
+    #[tokio::test]
+    async fn a_session_whose_client_leaves_while_it_begins_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions {
+            segment_bytes: 4 << 10,
+            ..JournalOptions::default()
+        };
+        let journal = Journal::open(dir.path(), options).unwrap();
+        for _ in 0..20 {
+            tokio::select! {
+                biased;
+                begun = OpenSession::begin(journal.clone(), record("left-early")) => drop(begun),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        for _ in 0..200 {
+            drop(
+                OpenSession::begin(journal.clone(), record("stays"))
+                    .await
+                    .unwrap(),
+            );
+        }
+        journal.flush().await.unwrap();
+        let mut newest = segments(dir.path());
+        newest.sort();
+        let bytes = std::fs::read(newest.last().unwrap()).unwrap();
+        assert!(newest.len() > 2 && !bytes.windows(10).any(|w| w == b"left-early"));
+    }
+
+    fn segments(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(segments(&path));
+            } else if path.extension().is_some_and(|e| e == "seg") {
+                found.push(path);
+            }
+        }
+        found
+    }
 }
