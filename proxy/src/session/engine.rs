@@ -188,7 +188,7 @@ impl Session {
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
-            self.close(end, now);
+            self.end_by_fault(end, now);
         }
     }
 
@@ -200,7 +200,7 @@ impl Session {
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
-            self.close(end, now);
+            self.end_by_fault(end, now);
         }
     }
 
@@ -315,6 +315,18 @@ impl Session {
             Phase::Closing(end) => Some(std::mem::replace(end, SessionEnd::Closed)),
             _ => None,
         }
+    }
+
+    /// A server that breaks the protocol during a login is the client's to know; the log keeps why.
+    fn end_by_fault(&mut self, end: SessionEnd, now: Instant) {
+        if let SessionEnd::Server(why) = &end
+            && matches!(self.phase, Phase::Login(_))
+        {
+            self.refuse_login(&Cause::Upstream(why.clone()), now);
+            self.phase = Phase::Closing(end);
+            return;
+        }
+        self.close(end, now);
     }
 
     pub(super) fn close(&mut self, end: SessionEnd, now: Instant) {

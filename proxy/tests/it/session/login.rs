@@ -1,6 +1,10 @@
 //! Logins: what is refused, what is rewritten, what is not offered.
 
-use weir_proxy::{gate::Cause, ports::billing::Mode, session::Action};
+use weir_proxy::{
+    gate::Cause,
+    ports::billing::Mode,
+    session::{Action, engine::SessionEnd},
+};
 use weir_tds::{
     build::TokenBuf,
     login7::{Feature, Login7, feature},
@@ -115,6 +119,20 @@ fn an_upstream_that_cannot_be_reached_is_50504() {
     bench.actions.clear();
     bench.event(refused(Cause::Upstream("connection refused".into())));
     assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+}
+
+#[test]
+fn an_upstream_that_breaks_the_protocol_at_login_is_50504() {
+    for garbage in [&[0x00, 0x00, 0x09, 0x00][..], &[0x42; 40]] {
+        let mut bench = Bench::new(0);
+        to_login(&mut bench, &login7("acme"));
+        bench.actions.clear();
+        bench.admit(Mode::Enforce);
+        bench.server_message();
+        bench.server_says(garbage);
+        assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+        assert!(matches!(bench.end, Some(SessionEnd::Server(_))));
+    }
 }
 
 #[test]
