@@ -219,12 +219,7 @@ impl Relay {
         self.send_acks(cut.owed_acks, cx)?;
         self.ending |= cut.closes;
         if attentions == 0 {
-            let outcome = if cut.outcome == Outcome::CutOff {
-                Outcome::CutOff
-            } else {
-                Outcome::Completed
-            };
-            self.finish(outcome);
+            self.finish(cut.outcome);
         }
         Ok(())
     }

@@ -403,9 +403,7 @@ impl Relay {
         match std::mem::replace(&mut self.upload, Upload::Idle) {
             Upload::Idle => {}
             Upload::AwaitCredit(held) => return self.cancel_held(&held, cx),
-            Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => {
-                return Err(client_fault("ATTENTION inside a request"));
-            }
+            uploading => return self.cancel_upload(uploading, cx),
         }
         let can_cut = self.can_cut(cx);
         let spent = self.credit_spent();
@@ -440,14 +438,53 @@ impl Relay {
         self.send_attention(cx)
     }
 
+    /// Not by the book (facts 9.1), but SqlClient cancels a bulk copy so: its message ends here, without EOM. The server gets
+    /// the end that the book has, IGNORE; the client gets the two messages that it waits for.
+    fn cancel_upload(&mut self, upload: Upload, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        match upload {
+            Upload::Idle => return Ok(()),
+            Upload::Inspect(held) | Upload::AwaitCredit(held) => {
+                let answer = self.cancelled(self.reset_of(&held));
+                return self.answer(answer, cx);
+            }
+            Upload::Drop { answer, .. } => {
+                let answer = self.cancelled(answer.reset);
+                return self.answer(answer, cx);
+            }
+            Upload::Forward(_) if !self.can_cut(cx) || self.open.is_none() => {
+                return Err(client_fault("ATTENTION inside a request that is being answered"));
+            }
+            Upload::Forward(kind) => {
+                self.upload = Upload::Forward(kind);
+                self.drop_rest(cx)?;
+                self.upload = Upload::Idle;
+            }
+            Upload::Skip(_) => {}
+        }
+        match &mut self.open {
+            Some(Open {
+                stage: Stage::Cut(cut),
+                ..
+            }) => {
+                cut.owed_acks += 1;
+                Ok(())
+            }
+            _ => self.send_acks(1, cx),
+        }
+    }
+
+    fn cancelled(&self, reset: Option<(PacketStatus, Bytes)>) -> Refusal {
+        Refusal {
+            tokens: tokens::cancelled(self.options.version),
+            reset,
+            owed_acks: 1,
+        }
+    }
+
     /// The request was cancelled before it was passed on: both messages are the gate's.
     fn cancel_held(&mut self, held: &Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         self.stale_credit += 1;
-        let answer = Refusal {
-            tokens: tokens::cancelled(self.options.version),
-            reset: self.reset_of(held),
-            owed_acks: 1,
-        };
+        let answer = self.cancelled(self.reset_of(held));
         self.answer(answer, cx)
     }
 

@@ -277,3 +277,38 @@ fn a_client_that_goes_while_its_request_runs_leaves_a_record_that_adds_up() {
     assert_eq!(bench.records[0].outcome, Outcome::Interrupted);
     assert_records_add_up(&bench, &by_byte());
 }
+
+#[test]
+fn a_client_that_cancels_inside_its_own_message_is_heard() {
+    for credit in [0, ROW] {
+        for length in [4000, 200_000] {
+            let mut bench = Bench::ready(credit);
+            let sent = message(
+                PacketType::SqlBatch,
+                PacketStatus::NORMAL,
+                &batch(&"x".repeat(length)),
+            );
+            let packets = sent.len() / 4096 * 4096;
+            bench.feed_client(&sent[..packets]);
+            if credit == 0 && !bench.actions.is_empty() {
+                bench.deny();
+            }
+            bench.client_says(PacketType::Attention, PacketStatus::NORMAL, &[]);
+            if !bench.to_server.is_empty() {
+                let ignore = bench.to_server.len() - 8;
+                assert_eq!(bench.to_server[ignore..][..4], [0x01, 0x03, 0, 8]);
+                bench.server_message();
+                let mut ended = TokenBuf::new(V);
+                ended.done(2, 0xFD, 0);
+                bench.server_says(ended.as_bytes());
+                assert_eq!(bench.records[0].outcome, Outcome::Cancelled);
+            }
+            assert_eq!(error_in(&bench.client_message()), None);
+            assert_eq!(bench.client_message(), ack());
+            assert!(bench.to_client.is_empty() && bench.end.is_none());
+            bench.purse.nanos.store(ROW, Ordering::SeqCst);
+            select(&mut bench);
+            assert_eq!(bench.server_message(), batch("select * from t"));
+        }
+    }
+}
