@@ -220,11 +220,18 @@ impl Ship {
         Ok(())
     }
 
-    /// After where the stream ends. An empty stream is filled from the own cursor: what was confirmed is not needed again.
+    /// After where the stream ends. An empty stream is filled from the own cursor on; the entry at the cursor is sent once more, if it is
+    /// still kept: rating drops it as seen, and over an epoch's end only it can tell that nothing is missing before the next one.
     fn start_at(&self, last: Option<Position>) -> JournalReader {
         match last {
             Some(last) => self.journal.reader(Some(last)),
-            None => self.journal.reader(self.journal.confirmed()).into_empty(),
+            None => {
+                let from = self.journal.confirmed().map(|at| Position {
+                    sequence: at.sequence.saturating_sub(u64::from(self.journal.keeps(at))),
+                    ..at
+                });
+                self.journal.reader(from).into_empty()
+            }
         }
     }
 

@@ -191,6 +191,14 @@ impl Journal {
         self.shared().catalog().confirmed
     }
 
+    /// True while the entry at a place can still be read, from the archive too.
+    #[must_use]
+    pub fn keeps(&self, at: Position) -> bool {
+        let catalog = self.shared().catalog();
+        let segment = catalog.segments.get(catalog.find(Some(at)));
+        segment.is_some_and(|s| s.key.epoch == at.epoch && s.first <= at.sequence)
+    }
+
     /// Moves the own copy forward, durably, and trims behind it: segments go to the archive, old ones of the archive go for good. Blocking.
     ///
     /// # Errors

@@ -261,13 +261,13 @@ async fn the_cursor_comes_home_and_trims_and_never_goes_back() {
     assert_eq!((shipper.lag().unshipped, shipper.lag().shipped), (0, Some(end)));
     shipper.stop(Duration::from_secs(5)).await;
 
-    // The outbox is lost: a new one is filled from the own cursor, and the cursor stays.
+    // The outbox is lost: a new one is filled from the entry at the own cursor on, and the cursor stays.
     let empty = yard.log("second.db");
     let shipper = Shipper::start(yard.journal.clone(), Arc::new(yard.outbox(&empty)));
     reaches(&empty, &yard.stream(), end).await;
     let found = entries(&empty, &yard.stream()).await;
-    assert_eq!(found.first().map(|e| e.id.sequence), Some(251));
-    assert_eq!(found.len(), 50);
+    assert_eq!(found.first().map(|e| e.id.sequence), Some(250));
+    assert_eq!(found.len(), 51);
     assert_eq!(
         yard.journal.confirmed(),
         Some(Position {
@@ -275,6 +275,24 @@ async fn the_cursor_comes_home_and_trims_and_never_goes_back() {
             sequence: 250
         })
     );
+    shipper.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn an_outbox_lost_at_an_epochs_end_still_tells_what_the_next_epoch_follows() {
+    let yard = Yard::new();
+    yard.work(20).await;
+    let end = yard.journal.last().unwrap();
+    yard.journal.confirm(end).unwrap();
+    let yard = yard.restart();
+    yard.work(3).await;
+    let next = yard.journal.last().unwrap();
+    let empty = yard.log("second.db");
+    let shipper = Shipper::start(yard.journal.clone(), Arc::new(yard.outbox(&empty)));
+    reaches(&empty, &yard.stream(), next).await;
+    let found = entries(&empty, &yard.stream()).await;
+    let places: Vec<_> = found.iter().map(|e| (e.id.epoch, e.id.sequence)).collect();
+    assert_eq!(places[..2], [(end.epoch, end.sequence), (2, 1)]);
     shipper.stop(Duration::from_secs(5)).await;
 }
 
