@@ -10,7 +10,7 @@ use super::hub::Hub;
 /// Longest wait: what the operator asked for is done in any case, and a proxy that is slow or away learns it when it can.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 
-/// Returns when every proxy that watches has confirmed, or after [`CONFIRM_WAIT`].
+/// Returns when every proxy that watches has confirmed, or after a second.
 pub async fn confirmed(hub: &Arc<Hub>, account: &AccountId) {
     let deadline = Instant::now() + CONFIRM_WAIT;
     let mut progress = hub.progress();
