@@ -140,6 +140,7 @@ pub struct Session {
     pub(super) actions: VecDeque<Action>,
     pub(super) deadline: Option<(Instant, &'static str)>,
     pub(super) unix_nanos: u64,
+    server_gone: bool,
     pub(super) chunk: Option<(SlotHead, SlotState)>,
     pub(super) closings: Vec<Closing>,
 }
@@ -157,6 +158,7 @@ impl Session {
             actions: VecDeque::new(),
             deadline,
             unix_nanos: 0,
+            server_gone: false,
             chunk: None,
             closings: Vec::new(),
         }
@@ -190,6 +192,7 @@ impl Session {
         if let Err(end) = step {
             self.end_by_fault(end, now);
         }
+        self.end_without_server(now);
     }
 
     /// Takes an answer in.
@@ -247,8 +250,25 @@ impl Session {
         self.client = Leg::new();
     }
 
-    /// The server closed its side, or its socket failed.
+    /// The server closed its side, or its socket failed. What it had said before is still delivered.
     pub fn server_closed(&mut self, now: Instant) {
+        self.server_gone = true;
+        self.server.out = super::out::Out::default();
+        self.end_without_server(now);
+    }
+
+    /// Ends the session of a server that is gone, once all that it had said has been taken.
+    fn end_without_server(&mut self, now: Instant) {
+        let said = match &self.phase {
+            Phase::Ready(relay) => {
+                relay.finished.is_some()
+                    || relay.open.is_some() && matches!(self.server.peek_packet(), Ok(Some(_)))
+            }
+            Phase::Login(_) | Phase::Closing(_) => false,
+        };
+        if !self.server_gone || said {
+            return;
+        }
         self.refuse_login(
             &Cause::Upstream("it closed the connection during the login".to_owned()),
             now,
@@ -273,7 +293,7 @@ impl Session {
     #[must_use]
     pub fn wants_server(&self) -> bool {
         let limit = (2 * self.settings.chunk_bytes).max(SERVER_IN_MIN);
-        !matches!(self.phase, Phase::Closing(_)) && self.server.buffered() < limit
+        !matches!(self.phase, Phase::Closing(_)) && !self.server_gone && self.server.buffered() < limit
     }
 
     /// Both sides.

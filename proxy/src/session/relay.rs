@@ -420,6 +420,7 @@ impl Session {
             unix_nanos,
             chunk,
             closings,
+            ..
         } = self;
         let Phase::Ready(relay) = phase else {
             return None;

@@ -76,6 +76,10 @@ impl Relay {
                 header.kind.byte()
             )));
         }
+        // Terms change by reload; between two requests a session takes over what its account has now.
+        if let Some(terms) = self.purse.state().terms {
+            self.payer.terms = terms;
+        }
         let options = RequestOptions::new(self.options.version);
         self.calls = (header.kind == PacketType::Rpc).then(|| RpcWalker::new(options));
         self.upload = Upload::Inspect(Held {

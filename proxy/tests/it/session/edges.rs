@@ -312,3 +312,28 @@ fn a_client_that_cancels_inside_its_own_message_is_heard() {
         }
     }
 }
+
+#[test]
+fn what_a_server_said_before_it_closed_reaches_a_slow_client() {
+    let mut bench = Bench::ready(1_000_000 * ROW);
+    bench.unread_limit = 10_000;
+    bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select 1"));
+    let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &result(5000));
+    let mut fed = 0;
+    for piece in sent.chunks(16 * 1024) {
+        bench.feed_server(piece);
+        fed += piece.len();
+    }
+    assert_eq!(fed, sent.len());
+    bench.core.server_closed(bench.now);
+    bench.pump();
+    assert!(bench.end.is_none(), "there is more to deliver");
+    bench.unread_limit = usize::MAX;
+    bench.pump();
+    assert_eq!(bench.to_client, sent);
+    assert!(bench.end.is_some());
+    assert_eq!(
+        (bench.records[0].rows, bench.records[0].outcome),
+        (5000, Outcome::Completed)
+    );
+}
