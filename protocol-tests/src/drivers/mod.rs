@@ -161,6 +161,12 @@ pub trait Session: Send {
     /// Runs a text as a batch and counts what comes back.
     fn query(&mut self, sql: &str) -> Reply;
 
+    /// Runs a text by a procedure call (`sp_executesql`); none if the driver has no such way.
+    fn call(&mut self, sql: &str) -> Option<Reply>;
+
+    /// Runs a text that was prepared before (`sp_prepare`, `sp_execute`); none if the driver has no such way.
+    fn prepared(&mut self, sql: &str) -> Option<Reply>;
+
     /// Begins a transaction in the driver's own way.
     fn begin(&mut self) -> Reply;
 

@@ -197,9 +197,25 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// pymssql writes values into the text: it has batches only.
+    fn query_by(&mut self, how: &str, sql: &str) -> Option<Reply> {
+        let command = json!({"do": "query", "id": self.id, "sql": sql, "how": how});
+        (!self.by_text).then(|| self.link.call(command))
+    }
+}
+
 impl Session for Connection {
     fn query(&mut self, sql: &str) -> Reply {
         self.link.call(json!({"do": "query", "id": self.id, "sql": sql}))
+    }
+
+    fn call(&mut self, sql: &str) -> Option<Reply> {
+        self.query_by("sql", sql)
+    }
+
+    fn prepared(&mut self, sql: &str) -> Option<Reply> {
+        self.query_by("prepared", sql)
     }
 
     fn begin(&mut self) -> Reply {

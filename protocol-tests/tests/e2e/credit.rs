@@ -83,6 +83,30 @@ fn four_sessions_share_one_credit_to_the_row() {
     }
 }
 
+#[test]
+fn cut_off_inside_a_procedure_call_the_connection_stays_usable() {
+    for driver in fleet::all() {
+        let bought = 1234;
+        let place = Place::new();
+        let demo = place.start(&decimal(bought * DEMO_ROW + 1));
+        let mut session = fleet::connected(driver.as_ref(), &demo.tenant());
+        let Some(reply) = session.call("select * from events") else {
+            continue;
+        };
+        assert_spent(&reply, bought);
+        demo.top_up(bought * DEMO_ROW);
+        if let Some(reply) = session.prepared("select * from events") {
+            assert_spent(&reply, bought);
+            demo.top_up(bought * DEMO_ROW);
+        }
+        let reply = session.call("select top 1000 * from orders").map(Reply::ok);
+        assert_eq!(reply.map(|reply| reply.rows), Some(1000), "{}", driver.name());
+        assert_eq!(demo.settled_balance(), (bought - 1000) * DEMO_ROW + 1);
+        demo.reconcile();
+        demo.stop();
+    }
+}
+
 /// The main line, with one driver.
 fn the_whole_line(name: &str) {
     let driver = fleet::named(name);

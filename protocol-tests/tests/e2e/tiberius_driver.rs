@@ -61,12 +61,28 @@ struct Connection {
     client: Client<Compat<TcpStream>>,
 }
 
+impl Connection {
+    fn run(&mut self, sql: &str, by_call: bool) -> Reply {
+        let answered =
+            async { tokio::time::timeout(ANSWER_DEADLINE, counted(&mut self.client, sql, by_call)).await };
+        runtime()
+            .block_on(answered)
+            .unwrap_or_else(|_| panic!("no answer to {sql}"))
+    }
+}
+
 impl Session for Connection {
     fn query(&mut self, sql: &str) -> Reply {
-        let run = async { tokio::time::timeout(ANSWER_DEADLINE, counted(&mut self.client, sql)).await };
-        runtime()
-            .block_on(run)
-            .unwrap_or_else(|_| panic!("no answer to {sql}"))
+        self.run(sql, false)
+    }
+
+    fn call(&mut self, sql: &str) -> Option<Reply> {
+        Some(self.run(sql, true))
+    }
+
+    /// tiberius prepares nothing.
+    fn prepared(&mut self, _sql: &str) -> Option<Reply> {
+        None
     }
 
     fn begin(&mut self) -> Reply {
@@ -82,9 +98,14 @@ impl Session for Connection {
     }
 }
 
-async fn counted(client: &mut Client<Compat<TcpStream>>, sql: &str) -> Reply {
+async fn counted(client: &mut Client<Compat<TcpStream>>, sql: &str, by_call: bool) -> Reply {
     let mut reply = Reply::default();
-    let mut stream = match client.simple_query(sql).await {
+    let sent = if by_call {
+        client.query(sql, &[]).await
+    } else {
+        client.simple_query(sql).await
+    };
+    let mut stream = match sent {
         Ok(stream) => stream,
         Err(error) => {
             reply.errors.push(described(&error));
