@@ -53,11 +53,12 @@ pub(crate) struct World {
 enum Done {
     Event(Event),
     Admitted(Arc<AccountCredit>, Terms),
-    Connected(TcpStream, OpenSession),
+    Connected(TcpStream),
+    Begun(OpenSession),
 }
 
-/// A session's number in the journal. The journal forgets its record when this goes, also where a client leaves while its
-/// server is being connected to: or every such client would leave a record in memory and in each new segment.
+/// A session's number in the journal. The journal forgets its record when this goes, also where a client leaves
+/// meanwhile: or every such client would leave a record in memory and in each new segment.
 struct OpenSession {
     journal: Journal,
     number: u32,
@@ -178,11 +179,13 @@ impl Driver {
                     terms,
                 }
             }
-            Done::Connected(socket, session) => {
+            Done::Connected(socket) => {
                 self.server = Some(socket);
-                let number = self.session.insert(session).number;
-                Event::Connected { session: number }
+                Event::Connected
             }
+            Done::Begun(session) => Event::Begun {
+                session: self.session.insert(session).number,
+            },
         };
         self.core.on_event(event, now);
     }
@@ -196,9 +199,10 @@ impl Driver {
         self.job = match self.core.next_action() {
             None => None,
             Some(Action::Admit(login)) => Some(Box::pin(admit(world, login))),
-            Some(Action::Connect { principal, tariff }) => {
+            Some(Action::Connect) => Some(Box::pin(connect(world))),
+            Some(Action::Begin { principal, tariff }) => {
                 let account = self.tenant.as_ref().map(|(_, account)| account.clone());
-                account.map(|account| Box::pin(connect(world, account, principal, tariff)) as Job)
+                account.map(|account| Box::pin(begin(world, account, principal, tariff)) as Job)
             }
             Some(Action::MoreCredit(need)) => {
                 let credit = self.tenant.as_ref().map(|(credit, _)| Arc::clone(credit));
@@ -317,30 +321,33 @@ async fn admit(world: Arc<World>, login: Login) -> Done {
     }
 }
 
-async fn connect(world: Arc<World>, account: AccountId, principal: String, tariff: String) -> Done {
-    let record = SessionRecord {
-        account,
-        principal,
-        tariff,
-        upstream: world.upstream.clone(),
-    };
-    let session = match OpenSession::begin(world.journal.clone(), record).await {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::error!(%error, "journal");
-            return Done::Event(Event::Refused(Cause::Limit("the usage journal cannot take more")));
-        }
-    };
+async fn connect(world: Arc<World>) -> Done {
     let connecting = tokio::time::timeout(world.connect_deadline, TcpStream::connect(&world.upstream));
     let refused = match connecting.await {
         Ok(Ok(socket)) => match (world.tune)(&socket) {
-            Ok(()) => return Done::Connected(socket, session),
+            Ok(()) => return Done::Connected(socket),
             Err(error) => error.kind().to_string(),
         },
         Ok(Err(error)) => error.kind().to_string(),
         Err(_) => "no answer within the deadline".to_owned(),
     };
     Done::Event(Event::Refused(Cause::Upstream(refused)))
+}
+
+async fn begin(world: Arc<World>, account: AccountId, principal: String, tariff: String) -> Done {
+    let record = SessionRecord {
+        account,
+        principal,
+        tariff,
+        upstream: world.upstream.clone(),
+    };
+    match OpenSession::begin(world.journal.clone(), record).await {
+        Ok(session) => Done::Begun(session),
+        Err(error) => {
+            tracing::error!(%error, "journal");
+            Done::Event(Event::Refused(Cause::Limit("the usage journal cannot take more")))
+        }
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

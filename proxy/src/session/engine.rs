@@ -63,8 +63,10 @@ pub struct Settings {
 pub enum Action {
     /// Find the account behind a login: answered by [`Event::Admitted`] or [`Event::Refused`].
     Admit(LoginFacts),
-    /// Write the session record, connect to the server: answered by [`Event::Connected`] or [`Event::Refused`].
-    Connect {
+    /// Connect to the server: answered by [`Event::Connected`] or [`Event::Refused`].
+    Connect,
+    /// Write the session record, the server has let the client in: answered by [`Event::Begun`] or [`Event::Refused`].
+    Begin {
         /// Login at the gate.
         principal: String,
         /// Tariff version in force.
@@ -83,8 +85,10 @@ pub enum Event {
         /// Its terms.
         terms: Terms,
     },
-    /// The session has a number in the journal, and the server's socket is open.
-    Connected {
+    /// The server's socket is open.
+    Connected,
+    /// The session has a number in the journal.
+    Begun {
         /// Number within (proxy, epoch).
         session: u32,
     },

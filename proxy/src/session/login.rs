@@ -57,6 +57,13 @@ enum Stage {
     ExpectServerPrelogin,
     ServerHandshake,
     ExpectLoginResponse,
+    AwaitSession,
+}
+
+/// A successful login response on its way to the client.
+struct Granted {
+    response: LoginResponse,
+    spid: u16,
 }
 
 /// Everything that is gathered until the session is ready.
@@ -70,7 +77,8 @@ pub(super) struct Login {
     login7: Option<Login7>,
     purse: Option<Arc<dyn Purse>>,
     terms: Option<Terms>,
-    session: u32,
+    /// The server let the client in: what the client gets once the session is in the journal.
+    granted: Option<Granted>,
 }
 
 impl Login {
@@ -107,7 +115,7 @@ impl Session {
             let progressed = match login.stage {
                 Stage::ExpectPrelogin => self.expect_prelogin()?,
                 Stage::ExpectLogin7 => self.expect_login7(now)?,
-                Stage::AwaitAdmission | Stage::AwaitConnection => false,
+                Stage::AwaitAdmission | Stage::AwaitConnection | Stage::AwaitSession => false,
                 Stage::ExpectServerPrelogin => self.expect_server_prelogin(now)?,
                 Stage::ServerHandshake => self.server_handshake()?,
                 Stage::ExpectLoginResponse => self.expect_login_response(now)?,
@@ -125,21 +133,12 @@ impl Session {
                     login.purse = Some(purse);
                     login.terms = Some(terms);
                     login.stage = Stage::AwaitConnection;
-                    let principal = login
-                        .login7
-                        .as_ref()
-                        .map(|l| l.user_name.clone())
-                        .unwrap_or_default();
-                    let tariff = login
-                        .terms
-                        .as_ref()
-                        .map(|t| t.tariff.version.clone())
-                        .unwrap_or_default();
-                    self.actions.push_back(Action::Connect { principal, tariff });
+                    self.actions.push_back(Action::Connect);
                 }
                 Ok(())
             }
-            Event::Connected { session } => self.greet_server(session),
+            Event::Connected => self.greet_server(),
+            Event::Begun { session } => self.become_ready(session),
             Event::Refused(cause) => {
                 self.refuse_login(&cause, now);
                 Ok(())
@@ -273,12 +272,11 @@ impl Session {
     }
 
     /// The server's socket is open: says PRELOGIN to it.
-    fn greet_server(&mut self, session: u32) -> Result<(), SessionEnd> {
+    fn greet_server(&mut self) -> Result<(), SessionEnd> {
         let encryption = prelogin::EncryptionOption::plain(self.settings.upstream_encryption);
         let Some(login) = self.login() else {
             return Ok(());
         };
-        login.session = session;
         login.stage = Stage::ExpectServerPrelogin;
         let client = login.client_prelogin.as_ref();
         let hello = Prelogin {
@@ -396,33 +394,37 @@ impl Session {
                 return Ok(());
             }
         };
-        let LoginResponse {
-            tokens,
-            logged_in,
-            packet_size,
-            walker,
-        } = response;
+        if !response.logged_in {
+            self.send_login_response(&response, spid)?;
+            self.close(SessionEnd::Closed, now);
+            return Ok(());
+        }
+        // Only now does the journal learn of the session: a stranger who knows a login's name cannot make it grow.
+        if let Some(login) = self.login() {
+            let principal = login.login7.as_ref().map(|l| l.user_name.clone());
+            let tariff = login.terms.as_ref().map(|t| t.tariff.version.clone());
+            login.granted = Some(Granted { response, spid });
+            login.stage = Stage::AwaitSession;
+            self.actions.push_back(Action::Begin {
+                principal: principal.unwrap_or_default(),
+                tariff: tariff.unwrap_or_default(),
+            });
+        }
+        Ok(())
+    }
+
+    fn send_login_response(&mut self, response: &LoginResponse, spid: u16) -> Result<(), SessionEnd> {
         let message = Message {
             kind: PacketType::TabularResult,
             first_status: PacketStatus::NORMAL,
             spid,
             first_packet_id: FIRST_PACKET_ID,
-            body: &tokens,
+            body: &response.tokens,
         };
-        self.client.send_message(&message)?;
-        if !logged_in {
-            self.close(SessionEnd::Closed, now);
-            return Ok(());
-        }
-        let size = packet_size
-            .unwrap_or(DEFAULT_PACKET_SIZE)
-            .clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
-        self.client.set_packet_size(size);
-        self.server.set_packet_size(size);
-        self.become_ready(walker, spid)
+        Ok(self.client.send_message(&message).map(drop)?)
     }
 
-    fn become_ready(&mut self, walker: weir_tds::walker::WalkerOptions, spid: u16) -> Result<(), SessionEnd> {
+    fn become_ready(&mut self, session: u32) -> Result<(), SessionEnd> {
         let Some(login) = self.login() else {
             return Ok(());
         };
@@ -430,13 +432,23 @@ impl Session {
         let (Some(purse), Some(terms), Some(login7)) = (login.purse, login.terms, login.login7) else {
             return Err(SessionEnd::Gate("login without a tenant".to_owned()));
         };
+        let Some(Granted { response, spid }) = login.granted else {
+            return Err(SessionEnd::Gate("a session before its login".to_owned()));
+        };
+        self.send_login_response(&response, spid)?;
+        let size = response
+            .packet_size
+            .unwrap_or(DEFAULT_PACKET_SIZE)
+            .clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
+        self.client.set_packet_size(size);
+        self.server.set_packet_size(size);
         let payer = Payer {
             terms,
             principal: login7.user_name.clone(),
-            session: login.session,
+            session,
         };
         self.deadline = None;
-        self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, walker, spid)));
+        self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, response.walker, spid)));
         Ok(())
     }
 

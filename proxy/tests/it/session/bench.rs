@@ -150,6 +150,8 @@ pub(crate) struct Bench {
     pub(crate) to_server: Vec<u8>,
     pub(crate) records: Vec<UsageRecord>,
     pub(crate) actions: VecDeque<Action>,
+    /// Sessions that the journal was told of.
+    pub(crate) begun: Vec<String>,
     /// Rows that the last journal state counts.
     pub(crate) journaled_rows: u64,
     pub(crate) end: Option<SessionEnd>,
@@ -191,6 +193,7 @@ impl Bench {
             to_server: Vec::new(),
             records: Vec::new(),
             actions: VecDeque::new(),
+            begun: Vec::new(),
             journaled_rows: 0,
             end: None,
             unread_limit: usize::MAX,
@@ -266,8 +269,8 @@ impl Bench {
                 ..terms(mode)
             },
         });
-        assert!(matches!(self.actions.pop_front(), Some(Action::Connect { .. })));
-        self.event(Event::Connected { session: 7 });
+        assert_eq!(self.actions.pop_front(), Some(Action::Connect));
+        self.event(Event::Connected);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -304,7 +307,12 @@ impl Bench {
         loop {
             self.core.run(self.now, 1);
             while let Some(action) = self.core.next_action() {
-                self.actions.push_back(action);
+                if let Action::Begin { principal, .. } = action {
+                    self.begun.push(principal);
+                    self.core.on_event(Event::Begun { session: 7 }, self.now);
+                } else {
+                    self.actions.push_back(action);
+                }
             }
             self.records
                 .extend(self.core.take_closings().into_iter().map(|c| c.record));

@@ -6,7 +6,7 @@ use weir_proxy::{
     session::{Action, engine::SessionEnd},
 };
 use weir_tds::{
-    build::TokenBuf,
+    build::{ServerText, TokenBuf},
     login7::{Feature, Login7, feature},
     packet::{PacketStatus, PacketType},
     prelogin::Encryption,
@@ -263,4 +263,35 @@ fn the_kept_env_changes_of_a_login_arrive_in_order() {
         .collect();
     assert_eq!(kinds, [env::DATABASE, env::PACKET_SIZE]);
     assert_eq!(bench.core.client().packet_size, 8192);
+}
+
+#[test]
+fn the_journal_learns_of_a_session_only_when_the_server_has_let_it_in() {
+    for lets_in in [false, true] {
+        let mut bench = Bench::new(0);
+        to_login(&mut bench, &login7("acme"));
+        bench.actions.clear();
+        bench.admit(Mode::Enforce);
+        bench.server_says(&prelogin(Encryption::NotSup).encode());
+        assert!(bench.begun.is_empty());
+        let mut tokens = TokenBuf::new(V);
+        if lets_in {
+            tokens.login_ack("test", [16, 0, 0, 0]).done(0, 0, 0);
+        } else {
+            tokens
+                .error(&ServerText {
+                    number: 18456,
+                    class: 14,
+                    text: "Login failed",
+                    ..ServerText::default()
+                })
+                .done(2, 0, 0);
+        }
+        bench.server_says(tokens.as_bytes());
+        assert_eq!(bench.client_message(), tokens.as_bytes());
+        assert_eq!(
+            (bench.begun.len(), bench.end.is_none()),
+            (usize::from(lets_in), lets_in)
+        );
+    }
 }
