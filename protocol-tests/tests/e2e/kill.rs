@@ -31,7 +31,7 @@ fn killed_in_mid_stream_it_charged_what_was_received_and_one_chunk_at_most() {
     let mut seen = 0;
     for round in 0..KILLS {
         let demo = place.start("100.00");
-        let received = stream_until_killed(demo, random.usize(1..KILL_AFTER_MAX));
+        let received = stream_until_ended(demo, random.usize(1..KILL_AFTER_MAX), Demo::kill);
         let demo = place.start("100.00");
         let balance = demo.settled_balance();
         demo.reconcile();
@@ -65,6 +65,46 @@ fn killed_in_mid_stream_it_charged_what_was_received_and_one_chunk_at_most() {
     );
 }
 
+#[test]
+fn stopped_in_mid_stream_it_ends_in_time_and_charged_what_was_received() {
+    let place = Place::new();
+    let demo = place.start("100.00");
+    let received = stream_until_ended(demo, KILL_AFTER_MAX / 8, Demo::stop);
+    let demo = place.start("100.00");
+    let balance = demo.settled_balance();
+    demo.reconcile();
+    let rows = rows_of(&demo.usage());
+    println!("received {received:?}, charged {rows} rows");
+    assert!(received.rows <= rows && rows <= received.rows + CHUNK / received.shortest_row + 1);
+    assert_eq!(
+        balance,
+        100 * UNIT - i64::try_from(rows).expect("few rows") * DEMO_ROW
+    );
+    demo.stop();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_no_stop_up() {
+    let place = Place::new();
+    let demo = place.start("100.00");
+    let mut raw = Raw::login(&demo.tenant()).expect("a login");
+    raw.batch("select * from events").expect("a request");
+    let mut buffer = vec![0; KILL_AFTER_MAX / 8];
+    raw.socket().read_exact(&mut buffer).expect("some megabytes");
+    let mut rows = Rows::new();
+    rows.feed(&buffer);
+    demo.stop();
+    rows.feed(&raw.to_end());
+    let received = rows.counted();
+    let demo = place.start("100.00");
+    let _ = demo.settled_balance();
+    demo.reconcile();
+    let rows = rows_of(&demo.usage());
+    println!("received {received:?}, charged {rows} rows");
+    assert!(received.rows <= rows && rows <= received.rows + CHUNK / received.shortest_row + 1);
+    demo.stop();
+}
+
 fn rows_of(usage: &[Value]) -> u64 {
     usage
         .iter()
@@ -72,14 +112,15 @@ fn rows_of(usage: &[Value]) -> u64 {
         .sum()
 }
 
-/// Streams, kills the demo once `after` bytes have come, drains the socket to its end and says what came.
-fn stream_until_killed(demo: Demo, after: usize) -> Counted {
+/// Streams, ends the demo once `after` bytes have come, drains the socket to its end and says what came.
+fn stream_until_ended(demo: Demo, after: usize, end: fn(Demo)) -> Counted {
     let mut raw = Raw::login(&demo.tenant()).expect("a login");
     raw.batch("select * from events").expect("a request");
     let mut rows = Rows::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut came = 0;
     let mut demo = Some(demo);
+    let mut ending = None;
     loop {
         let count = match raw.socket().read(&mut buffer) {
             Ok(0) => break,
@@ -93,12 +134,13 @@ fn stream_until_killed(demo: Demo, after: usize) -> Counted {
         if came >= after
             && let Some(demo) = demo.take()
         {
-            demo.kill();
+            // Beside the reading: an orderly end waits for its clients.
+            ending = Some(std::thread::spawn(move || end(demo)));
         }
         if rows.counted().messages > 0 {
             break;
         }
     }
-    drop(demo);
+    ending.expect("the demo was ended").join().expect("it ended");
     rows.counted()
 }
