@@ -1,0 +1,7 @@
+//! Clients of the real servers, as several services share them: Redis streams, RabbitMQ queues, a PostgreSQL pool. The embedded
+//! counterparts of the first two are in `weir-embedded`. Each client sits behind a feature of its name; without features this crate
+//! is only the address type that every configuration can hold.
+
+mod url;
+
+pub use url::{ServerUrl, UrlError};
