@@ -12,12 +12,13 @@ const WEIR_PACKAGES_MAX: usize = 225;
 const WEIR_DUPLICATES_MAX: usize = 8;
 
 /// Licences whose terms an Apache-2.0 binary can meet.
-const LICENCES: [&str; 11] = [
+const LICENCES: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    "BSL-1.0",
     "CC0-1.0",
     "CDLA-Permissive-2.0",
     "ISC",
