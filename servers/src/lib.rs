@@ -2,6 +2,8 @@
 //! counterparts of the first two are in `weir-embedded`. Each client sits behind a feature of its name; without features this crate
 //! is only the address type that every configuration can hold.
 
+#[cfg(feature = "testing")]
+pub mod chaos_proxy;
 mod url;
 
 pub use url::{ServerUrl, UrlError};
