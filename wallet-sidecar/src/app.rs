@@ -103,7 +103,7 @@ impl Running {
 
 /// Starts the service: returns when both listeners are bound and the wallets are in memory.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    config.check()?;
+    let config = config.resolve()?;
     let (rest, rest_addr) = bind(config.rest_listen).await?;
     let (grpc, grpc_addr) = bind(config.grpc_listen).await?;
     let paths = Paths::of(&config);

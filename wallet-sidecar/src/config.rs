@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use weir_servers::ServerUrl;
 
 /// Port of the REST interface (seed 003 §1).
 pub const REST_PORT: u16 = 3003;
@@ -14,6 +15,12 @@ pub const REST_PORT: u16 = 3003;
 pub const GRPC_PORT: u16 = 3004;
 /// Fewest characters of a bearer token: 16 hexadecimal digits are 64 bits.
 pub const TOKEN_CHARS_MIN: usize = 16;
+/// Longest `start_wait_ms`: ten minutes.
+pub const START_WAIT_MS_MAX: u64 = 600_000;
+/// Longest name of a PostgreSQL schema, in bytes (the server cuts longer ones off).
+const SCHEMA_BYTES_MAX: usize = 63;
+/// Longest name of a MongoDB database, in bytes (the server's own limit).
+const MONGODB_DATABASE_BYTES_MAX: usize = 63;
 
 /// All that the service can be told.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +34,20 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// Bearer token that REST and gRPC ask for; at least [`TOKEN_CHARS_MIN`] characters.
     pub token: String,
-    /// File of the embedded broker, shared with the other services.
+    /// Its first line is read into `token` when that is empty.
+    pub token_file: Option<PathBuf>,
+    /// File of the embedded broker, shared with the other services; not used when `amqp_url` is given.
     pub broker_path: PathBuf,
+    /// RabbitMQ, `amqp://user:password@host:port/virtual-host`, or `file:PATH` of a file that holds the address.
+    pub amqp_url: Option<ServerUrl>,
+    /// PostgreSQL for the event store, `postgres://user:password@host:port/database`, or `file:PATH`. Absent: SQLite in `data_dir`.
+    pub database_url: Option<ServerUrl>,
+    /// PostgreSQL schema of the event store, made when it is missing.
+    pub database_schema: String,
+    /// MongoDB for the read model, `mongodb://user:password@host:port/database`, or `file:PATH`. Absent: SQLite in `data_dir`.
+    pub mongodb_url: Option<ServerUrl>,
+    /// How long a start waits for servers that are away, milliseconds; at most [`START_WAIT_MS_MAX`].
+    pub start_wait_ms: u64,
 }
 
 impl Default for Config {
@@ -38,7 +57,13 @@ impl Default for Config {
             rest_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, REST_PORT)),
             grpc_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, GRPC_PORT)),
             token: String::new(),
+            token_file: None,
             broker_path: PathBuf::from("/var/lib/weir/broker.db"),
+            amqp_url: None,
+            database_url: None,
+            database_schema: "wallet".to_owned(),
+            mongodb_url: None,
+            start_wait_ms: 30_000,
         }
     }
 }
@@ -91,6 +116,30 @@ impl Config {
         })
     }
 
+    /// Reads the files that keys name (token, addresses) and checks every value.
+    pub fn resolve(mut self) -> Result<Self, ConfigError> {
+        if let (true, Some(path)) = (self.token.is_empty(), &self.token_file) {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            text.lines()
+                .next()
+                .unwrap_or("")
+                .trim()
+                .clone_into(&mut self.token);
+        }
+        self.amqp_url = server("amqp_url", self.amqp_url, &["amqp://", "amqps://"])?;
+        self.database_url = server(
+            "database_url",
+            self.database_url,
+            &["postgres://", "postgresql://"],
+        )?;
+        self.mongodb_url = server("mongodb_url", self.mongodb_url, &["mongodb://"])?;
+        self.check()?;
+        Ok(self)
+    }
+
     /// Finds what cannot work before anything is opened.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.token.len() < TOKEN_CHARS_MIN || !self.token.bytes().all(|b| b.is_ascii_graphic()) {
@@ -111,6 +160,30 @@ impl Config {
                 problem: "REST listens there already".to_owned(),
             });
         }
+        self.check_servers()
+    }
+
+    fn check_servers(&self) -> Result<(), ConfigError> {
+        let wrong = |key, problem: String| Err(ConfigError::Value { key, problem });
+        let schema = &self.database_schema;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let named = (1..=SCHEMA_BYTES_MAX).contains(&schema.len())
+            && schema.bytes().all(plain)
+            && !schema.starts_with(|c: char| c.is_ascii_digit())
+            && !schema.starts_with("pg_");
+        if !named {
+            let rule = format!("give at most {SCHEMA_BYTES_MAX} of a-z, 0-9 and _, not a digit or pg_ first");
+            return wrong("database_schema", rule);
+        }
+        if self.start_wait_ms > START_WAIT_MS_MAX {
+            return wrong("start_wait_ms", format!("give at most {START_WAIT_MS_MAX}"));
+        }
+        if self.mongodb_url.as_ref().is_some_and(|url| !names_database(url)) {
+            return wrong(
+                "mongodb_url",
+                "name the database in the path: mongodb://host:27017/weir".to_owned(),
+            );
+        }
         Ok(())
     }
 
@@ -126,6 +199,38 @@ impl Config {
     }
 }
 
+/// A server's address, read from its file when it is kept in one. A build without the adapters can use none.
+fn server(
+    key: &'static str,
+    url: Option<ServerUrl>,
+    schemes: &[&str],
+) -> Result<Option<ServerUrl>, ConfigError> {
+    let problem = match url.map(|url| url.resolve(schemes)) {
+        None => return Ok(None),
+        Some(Ok(url)) if cfg!(feature = "servers") => return Ok(Some(url)),
+        Some(Ok(_)) => {
+            "this build has no adapter for it: leave it out, or use the weir-wallet program".to_owned()
+        }
+        Some(Err(e)) => e.to_string(),
+    };
+    Err(ConfigError::Value { key, problem })
+}
+
+/// Whether the address's path is a name that MongoDB takes for a database. One that is still in its file is not looked at.
+fn names_database(url: &ServerUrl) -> bool {
+    let Some((_, rest)) = url.reveal().split_once("://") else {
+        return true;
+    };
+    let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
+    // After the last `@`: an unescaped slash may stand in a password.
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let name = host.split_once('/').map_or("", |(_, name)| name);
+    (1..=MONGODB_DATABASE_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +244,82 @@ mod tests {
         assert!(config.check().is_ok());
         assert!(!config.shown().contains("0123456789abcdef"));
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn no_password_of_a_server_is_ever_shown() {
+        let config = Config {
+            amqp_url: Some("amqp://weir:s3cret@host/v".into()),
+            database_url: Some("postgres://weir:s3cret@host/db".into()),
+            mongodb_url: Some("mongodb://weir:s3cret@host/weir?tlsCAFile=x".into()),
+            ..Config::default()
+        };
+        let shown = config.shown();
+        assert!(
+            !shown.contains("s3cret") && shown.contains("weir:***@host/v"),
+            "{shown}"
+        );
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[cfg(feature = "servers")]
+    #[test]
+    fn servers_are_checked_and_read_from_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mongodb");
+        std::fs::write(&file, "mongodb://u:p/w@host:1,host:2/weir?w=1\n").unwrap();
+        let token = dir.path().join("token");
+        std::fs::write(&token, "0123456789abcdef\n").unwrap();
+        let good = Config {
+            token_file: Some(token),
+            mongodb_url: Some(format!("file:{}", file.display()).into()),
+            ..Config::default()
+        };
+        let resolved = good.clone().resolve().unwrap();
+        assert_eq!(resolved.token, "0123456789abcdef");
+        assert!(resolved.mongodb_url.unwrap().reveal().starts_with("mongodb://"));
+        let of = |url: &str| Some(ServerUrl::from(url));
+        let wrong = [
+            (
+                "amqp_url",
+                Config {
+                    amqp_url: of("http://h"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "database_url",
+                Config {
+                    database_url: of("file:/nowhere"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "database_schema",
+                Config {
+                    database_schema: "a; drop".to_owned(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "mongodb_url",
+                Config {
+                    mongodb_url: of("mongodb://u:p@host:1/?x=/y"),
+                    ..good.clone()
+                },
+            ),
+            (
+                "start_wait_ms",
+                Config {
+                    start_wait_ms: START_WAIT_MS_MAX + 1,
+                    ..good
+                },
+            ),
+        ];
+        for (key, config) in wrong {
+            let error = config.resolve().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{key}: {error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use weir_servers::ServerUrl;
 use weir_wallet::config::{Config, ConfigError};
 
 /// Exit code of a run that failed.
@@ -25,7 +26,7 @@ enum Command {
     Run(Settings),
     /// Check the settings and exit (2 when they cannot work).
     Check(Settings),
-    /// Print the settings as they resolve, without the token.
+    /// Print the settings as they resolve, without secrets.
     PrintConfig(Settings),
 }
 
@@ -53,27 +54,44 @@ struct Settings {
     /// File of the embedded broker.
     #[arg(long, env = "WEIR_BROKER_PATH")]
     broker_path: Option<PathBuf>,
+    /// RabbitMQ in place of the embedded broker; prefer `file:PATH`: other users can see a flag.
+    #[arg(long, env = "WEIR_AMQP_URL", hide_env_values = true)]
+    amqp_url: Option<ServerUrl>,
+    /// PostgreSQL for the event store; prefer `file:PATH`.
+    #[arg(long, env = "WEIR_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<ServerUrl>,
+    /// PostgreSQL schema of the event store.
+    #[arg(long, env = "WEIR_DATABASE_SCHEMA")]
+    database_schema: Option<String>,
+    /// MongoDB for the read model; prefer `file:PATH`.
+    #[arg(long, env = "WEIR_MONGODB_URL", hide_env_values = true)]
+    mongodb_url: Option<ServerUrl>,
+    /// How long a start waits for servers that are away, milliseconds.
+    #[arg(long, env = "WEIR_START_WAIT_MS")]
+    start_wait_ms: Option<u64>,
 }
 
 impl Settings {
-    fn resolve(self) -> Result<Config, ConfigError> {
+    /// The settings as they are told; the files that they name are not read yet.
+    fn told(self) -> Result<Config, ConfigError> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
             None => Config::default(),
         };
-        if let Some(path) = self.token_file {
-            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
-            text.lines()
-                .next()
-                .unwrap_or("")
-                .trim()
-                .clone_into(&mut config.token);
+        if self.token_file.is_some() {
+            config.token.clear();
+            config.token_file = self.token_file;
         }
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         config.rest_listen = self.rest_listen.unwrap_or(config.rest_listen);
         config.grpc_listen = self.grpc_listen.unwrap_or(config.grpc_listen);
         config.token = self.token.unwrap_or(config.token);
         config.broker_path = self.broker_path.unwrap_or(config.broker_path);
+        config.amqp_url = self.amqp_url.or(config.amqp_url);
+        config.database_url = self.database_url.or(config.database_url);
+        config.database_schema = self.database_schema.unwrap_or(config.database_schema);
+        config.mongodb_url = self.mongodb_url.or(config.mongodb_url);
+        config.start_wait_ms = self.start_wait_ms.unwrap_or(config.start_wait_ms);
         Ok(config)
     }
 }
@@ -88,7 +106,7 @@ fn main() -> ExitCode {
             Ok(_) => ExitCode::SUCCESS,
             Err(e) => fail(EXIT_CONFIG, &e),
         },
-        Command::PrintConfig(settings) => match settings.resolve() {
+        Command::PrintConfig(settings) => match settings.told() {
             Ok(config) => {
                 print!("{}", config.shown());
                 ExitCode::SUCCESS
@@ -99,9 +117,7 @@ fn main() -> ExitCode {
 }
 
 fn checked(settings: Settings) -> Result<Config, ConfigError> {
-    let config = settings.resolve()?;
-    config.check()?;
-    Ok(config)
+    settings.told()?.resolve()
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

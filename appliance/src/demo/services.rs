@@ -56,6 +56,7 @@ impl Services {
             grpc_listen: ANY,
             token: directory.token().to_owned(),
             broker_path: directory.path().join("broker.db"),
+            ..weir_wallet::Config::default()
         };
         let running = weir_wallet::start(config).await.map_err(not_started("wallet"))?;
         let addresses = (reachable(running.rest_addr), running.grpc_addr);

@@ -49,6 +49,7 @@ impl World {
             grpc_listen: "127.0.0.1:0".parse().unwrap(),
             token: TOKEN.to_owned(),
             broker_path: self.dir.path().join("broker.db"),
+            ..Config::default()
         }
     }
 
