@@ -55,24 +55,28 @@ impl ServerUrl {
     /// As it may be shown: without the password, and without what follows a `?` (drivers take secrets there too).
     #[must_use]
     pub fn shown(&self) -> String {
-        let (rest, tail) = match self.0.split_once('?') {
-            Some((rest, _)) => (rest, "?…"),
-            None => (self.0.as_str(), ""),
-        };
-        let Some((scheme, after)) = rest.split_once("://") else {
-            return if rest.starts_with(FILE) {
-                rest.to_owned()
+        let Some((scheme, after)) = self.0.split_once("://") else {
+            return if self.0.starts_with(FILE) {
+                self.0.clone()
             } else {
                 HIDDEN.to_owned()
             };
         };
-        // The last `@`: an unescaped one may stand in a password.
-        let Some((user, host)) = after.rsplit_once('@') else {
-            return format!("{scheme}://{after}{tail}");
+        // The last `@`: an unescaped one may stand in a password, and so may a `?`.
+        let (user, host) = match after.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, after),
         };
-        match user.split_once(':') {
-            Some((name, _)) => format!("{scheme}://{name}:{HIDDEN}@{host}{tail}"),
-            None => format!("{scheme}://{user}@{host}{tail}"),
+        let (host, tail) = match host.split_once('?') {
+            Some((host, _)) => (host, "?…"),
+            None => (host, ""),
+        };
+        match user.map(|user| user.split_once(':').ok_or(user)) {
+            None => format!("{scheme}://{host}{tail}"),
+            Some(Ok((name, _))) => format!("{scheme}://{name}:{HIDDEN}@{host}{tail}"),
+            // That `@` stood behind the `?`.
+            Some(Err(user)) if user.contains('?') => format!("{scheme}://{HIDDEN}"),
+            Some(Err(user)) => format!("{scheme}://{user}@{host}{tail}"),
         }
     }
 }
@@ -129,6 +133,11 @@ mod tests {
                 "postgres://weir@host/db?password=secret",
                 "postgres://weir@host/db?…",
             ),
+            (
+                "postgres://weir:se?cret@host/db?x=y",
+                "postgres://weir:***@host/db?…",
+            ),
+            ("postgres://host/db?password=se@cret", "postgres://***"),
             ("host=h password=secret", "***"),
             ("file:/run/credentials/redis", "file:/run/credentials/redis"),
         ] {
