@@ -4,6 +4,8 @@
 
 #[cfg(feature = "testing")]
 pub mod chaos_proxy;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod url;
 
 pub use url::{ServerUrl, UrlError};
