@@ -1,6 +1,6 @@
-//! The composition root: opens stores, binds listeners, wires adapters to the drivers, and stops them in order.
+//! The composition root: takes the opened stores, binds listeners, wires adapters to the drivers, and stops them in order.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -8,10 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_contracts::{event::USAGE_TOPIC, proto::billing::gate_server};
 
 use crate::{
-    adapters::{
-        Api, BearerGuard, EmbeddedBroker, EmbeddedOutbox, GateServer, SqliteItems, SqliteStore, WalletGrpc,
-        WalletRest, now, router,
-    },
+    adapters::{Api, BearerGuard, GateServer, WalletGrpc, WalletRest, now, router},
     config::{Config, ConfigError},
     flow::{
         books::Reconciler,
@@ -27,12 +24,9 @@ use crate::{
     },
     ports::{
         PortError,
-        billing_store::BillingStore,
-        broker::Broker,
-        items::Items,
-        outbox_source::OutboxSource,
         wallet_client::{ReadModel, WalletClient},
     },
+    stores::Opened,
 };
 
 /// How long `stop` waits for what is under way before it drops it. Everything is durable, so dropping loses no money.
@@ -57,9 +51,32 @@ pub enum StartError {
     /// A store cannot be opened.
     #[error(transparent)]
     Store(#[from] PortError),
+    /// A server did not come up in time.
+    #[error(
+        "waited {} ms for {url} (`{key}`): {cause}; start it or correct the address, or wait longer with `start_wait_ms`",
+        waited.as_millis()
+    )]
+    Away {
+        /// The setting with its address.
+        key: &'static str,
+        /// The address, without secrets.
+        url: String,
+        /// How long was waited.
+        waited: Duration,
+        /// What the last attempt met.
+        cause: PortError,
+    },
     /// Opening the stores ended by itself.
     #[error("opening the stores ended: {0}")]
     Opening(String),
+}
+
+impl StartError {
+    /// True when somebody must change a configuration: ours or a server's. Trying again does not help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Store(PortError::Settings(..)))
+    }
 }
 
 /// The running service.
@@ -87,40 +104,10 @@ impl Running {
     }
 }
 
-/// What is opened from files. Blocking.
-struct Opened {
-    store: Arc<dyn BillingStore>,
-    items: Arc<dyn Items>,
-    broker: Arc<dyn Broker>,
-    outboxes: Vec<Arc<dyn OutboxSource>>,
-}
-
-fn open(config: &Config) -> Result<Opened, StartError> {
-    let make =
-        |path: &Path| std::fs::create_dir_all(path).map_err(|e| StartError::Directory(path.to_owned(), e));
-    make(&config.data_dir)?;
-    for path in config.outbox_paths.iter().chain([&config.broker_path]) {
-        path.parent().map_or(Ok(()), make)?;
-    }
-    let mut outboxes: Vec<Arc<dyn OutboxSource>> = Vec::new();
-    for path in &config.outbox_paths {
-        outboxes.push(Arc::new(EmbeddedOutbox::open(path)?));
-    }
-    Ok(Opened {
-        store: Arc::new(SqliteStore::open(&config.data_dir.join("billing.db"))?),
-        items: Arc::new(SqliteItems::open(&config.data_dir.join("items.db"))?),
-        broker: Arc::new(EmbeddedBroker::open(&config.broker_path)?),
-        outboxes,
-    })
-}
-
 /// Starts the service; returns when both listeners are bound and it is ready.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.resolve()?;
-    let files = config.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&files))
-        .await
-        .map_err(|e| StartError::Opening(e.to_string()))??;
+    let opened = Opened::open(&config).await?;
     let rest = bind(config.rest_listen).await?;
     let grpc = bind(config.grpc_listen).await?;
     let running = Running {

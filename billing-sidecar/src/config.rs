@@ -8,6 +8,12 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use weir_contracts::money::Amount;
+use weir_servers::{ServerUrl, UrlError};
+
+/// Longest name of a schema or prefix: PostgreSQL cuts longer identifiers.
+const NAME_MAX: usize = 63;
+/// Longest wait for servers at the start, milliseconds: an hour.
+const START_WAIT_MAX_MS: u32 = 3_600_000;
 
 /// A bearer token. It is compared, sent, and never shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -78,10 +84,25 @@ pub struct Config {
     pub wallet_url: String,
     /// The wallet's REST address; without it reconciliation leaves the read model out and says so.
     pub wallet_rest_url: Option<String>,
-    /// The embedded outboxes to relay from, one per proxy host.
+    /// The embedded outboxes to relay from, one per proxy host; left alone when `redis_url` is given.
     pub outbox_paths: Vec<PathBuf>,
-    /// The embedded broker's file.
+    /// The embedded broker's file; left alone when `amqp_url` is given.
     pub broker_path: PathBuf,
+    /// Redis with the proxies' outboxes, `redis://…` or `rediss://…`, or `file:PATH` of a file that holds it, as each of these.
+    pub redis_url: Option<ServerUrl>,
+    /// What the keys in Redis begin with; the proxies' own setting must be the same.
+    pub redis_prefix: String,
+    /// RabbitMQ with its virtual host, `amqp://…` or `amqps://…`; absent: `broker_path`.
+    pub amqp_url: Option<ServerUrl>,
+    /// PostgreSQL for the billing store, `postgres://…`; absent: a file in `data_dir`.
+    pub database_url: Option<ServerUrl>,
+    /// The schema in that database; made when missing.
+    pub database_schema: String,
+    /// SQL Server for the financial items, `mssql://user:password@host:port/database?encrypt=required|login|off&trust=true&ca=PATH`;
+    /// absent: a file in `data_dir`.
+    pub items_url: Option<ServerUrl>,
+    /// How long `run` waits for a server that is away at the start, milliseconds.
+    pub start_wait_ms: u32,
     /// How long `?wait_settled=1` waits for an account to settle, milliseconds.
     pub settle_wait_ms: u32,
     /// Credit leases.
@@ -122,6 +143,13 @@ impl Default for Config {
             wallet_rest_url: None,
             outbox_paths: Vec::new(),
             broker_path: PathBuf::from("/var/lib/weir/broker.db"),
+            redis_url: None,
+            redis_prefix: "weir".to_owned(),
+            amqp_url: None,
+            database_url: None,
+            database_schema: "billing".to_owned(),
+            items_url: None,
+            start_wait_ms: 30_000,
             settle_wait_ms: 20_000,
             lease: LeaseConfig::default(),
         }
@@ -145,6 +173,25 @@ pub enum ConfigError {
         /// What it holds.
         value: String,
     },
+    /// A server's address cannot be used. Never holds the address.
+    #[error("`{key}`: {cause}")]
+    Server {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong with it.
+        cause: UrlError,
+    },
+    /// This program has no client for that server.
+    #[error(
+        "`{0}` is set, but this build has no such adapter: use the `weir-billing` program, which has them all"
+    )]
+    NotBuiltIn(&'static str),
+    /// A name has characters that it may not have.
+    #[error("`{key}` must be 1 to {NAME_MAX} of a-z 0-9 _ and begin with a letter")]
+    Name {
+        /// Which key.
+        key: &'static str,
+    },
     /// A number is out of its range.
     #[error("`{key}` is out of range: {rule}")]
     Range {
@@ -165,6 +212,26 @@ impl Config {
             let text = std::fs::read_to_string(path).map_err(|e| ConfigError::TokenFile(path.clone(), e))?;
             self.token = text.into();
         }
+        let servers = [
+            (
+                "redis_url",
+                &mut self.redis_url,
+                ["redis://", "rediss://"].as_slice(),
+            ),
+            ("amqp_url", &mut self.amqp_url, &["amqp://", "amqps://"]),
+            (
+                "database_url",
+                &mut self.database_url,
+                &["postgres://", "postgresql://"],
+            ),
+            ("items_url", &mut self.items_url, &["mssql://"]),
+        ];
+        for (key, url, schemes) in servers {
+            if let Some(given) = url.take() {
+                let resolved = given.resolve(schemes);
+                *url = Some(resolved.map_err(|cause| ConfigError::Server { key, cause })?);
+            }
+        }
         self.check()?;
         Ok(self)
     }
@@ -184,6 +251,36 @@ impl Config {
                 });
             }
         }
+        self.check_servers()?;
+        self.check_numbers()
+    }
+
+    fn check_servers(&self) -> Result<(), ConfigError> {
+        for (key, name) in [
+            ("redis_prefix", &self.redis_prefix),
+            ("database_schema", &self.database_schema),
+        ] {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+            if !begins || name.len() > NAME_MAX || !name.chars().all(plain) {
+                return Err(ConfigError::Name { key });
+            }
+        }
+        #[cfg(not(feature = "servers"))]
+        for (key, url) in [
+            ("redis_url", &self.redis_url),
+            ("amqp_url", &self.amqp_url),
+            ("database_url", &self.database_url),
+            ("items_url", &self.items_url),
+        ] {
+            if url.is_some() {
+                return Err(ConfigError::NotBuiltIn(key));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
         let grant = self.lease.max_grant.to_i64().unwrap_or(0);
         if !(1..=crate::domain::lease::LEASE_TOTAL_MAX_NANOS).contains(&grant) {
             return Err(ConfigError::Range {
@@ -201,6 +298,12 @@ impl Config {
             return Err(ConfigError::Range {
                 key: "settle_wait_ms",
                 rule: "100 to 25000",
+            });
+        }
+        if self.start_wait_ms > START_WAIT_MAX_MS {
+            return Err(ConfigError::Range {
+                key: "start_wait_ms",
+                rule: "at most 3600000",
             });
         }
         if self.lease.recall_wait_ms > 10_000 {

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`config`] | text → typed [`Config`], or one clear error |
 //! | [`app`] | composition root: [`Config`] → [`Running`] |
+//! | `stores` | which adapter stands behind which port, and the wait for servers that are away at the start |
 //! | [`domain`] | pure decisions: leases, rating, accounts, settlement, reconciliation; no tokio, clock, files |
 //! | [`ports`] | what the domain's drivers need from the world |
 //! | [`adapters`] | SQLite stores, embedded broker and outbox, wallet over gRPC, the Gate server, REST |
@@ -22,6 +23,8 @@ pub mod config;
 pub mod domain;
 pub mod flow;
 pub mod ports;
+mod stores;
 
 pub use app::{Running, StartError, start};
 pub use config::{Config, ConfigError, LeaseConfig, Token};
+pub use stores::check_servers;

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use weir_billing::{Config, ConfigError, Token};
+use weir_billing::{Config, ConfigError, StartError, Token};
+use weir_servers::ServerUrl;
 
 /// Exit code of a failure at run time.
 const EXIT_FAILURE: u8 = 1;
@@ -28,7 +29,11 @@ enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run,
     /// Check the configuration and say what is wrong with it.
-    Check,
+    Check {
+        /// Also connect to every server that is configured and check its settings; changes nothing there.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Print the configuration that `run` would use, without secrets.
     PrintConfig,
 }
@@ -64,6 +69,26 @@ struct Options {
     outbox_paths: Vec<PathBuf>,
     #[arg(long, global = true, env = "WEIR_BROKER_PATH")]
     broker_path: Option<PathBuf>,
+    /// redis://… with the proxies' outboxes; this and the next three also as file:PATH of a file that holds the address.
+    #[arg(long, global = true, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<ServerUrl>,
+    /// What the keys in Redis begin with.
+    #[arg(long, global = true, env = "WEIR_REDIS_PREFIX")]
+    redis_prefix: Option<String>,
+    /// amqp://… of RabbitMQ, with the virtual host.
+    #[arg(long, global = true, env = "WEIR_AMQP_URL", hide_env_values = true)]
+    amqp_url: Option<ServerUrl>,
+    /// postgres://… for the billing store.
+    #[arg(long, global = true, env = "WEIR_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<ServerUrl>,
+    #[arg(long, global = true, env = "WEIR_DATABASE_SCHEMA")]
+    database_schema: Option<String>,
+    /// mssql://… for the financial items.
+    #[arg(long, global = true, env = "WEIR_ITEMS_URL", hide_env_values = true)]
+    items_url: Option<ServerUrl>,
+    /// How long to wait for servers that are away at the start.
+    #[arg(long, global = true, env = "WEIR_START_WAIT_MS")]
+    start_wait_ms: Option<u32>,
     #[arg(long, global = true, env = "WEIR_SETTLE_WAIT_MS")]
     settle_wait_ms: Option<u32>,
     /// Most that one answer adds to a lease, for example 100.00.
@@ -101,10 +126,17 @@ impl Options {
         set(&mut config.token, self.token.map(Token::from));
         set(&mut config.wallet_url, self.wallet_url);
         set(&mut config.broker_path, self.broker_path);
+        set(&mut config.redis_prefix, self.redis_prefix);
+        set(&mut config.database_schema, self.database_schema);
+        set(&mut config.start_wait_ms, self.start_wait_ms);
         set(&mut config.settle_wait_ms, self.settle_wait_ms);
         set(&mut config.lease.valid_ms, self.lease_valid_ms);
         set(&mut config.lease.recall_wait_ms, self.lease_recall_wait_ms);
         config.token_file = self.token_file.or(config.token_file.take());
+        config.redis_url = self.redis_url.or(config.redis_url.take());
+        config.amqp_url = self.amqp_url.or(config.amqp_url.take());
+        config.database_url = self.database_url.or(config.database_url.take());
+        config.items_url = self.items_url.or(config.items_url.take());
         config.wallet_rest_url = self.wallet_rest_url.or(config.wallet_rest_url.take());
         if !self.outbox_paths.is_empty() {
             config.outbox_paths = self.outbox_paths;
@@ -126,10 +158,11 @@ fn main() -> ExitCode {
         Err(e) => return fail(EXIT_CONFIG, &e),
     };
     match cli.command {
-        Command::Check => {
+        Command::Check { connect: false } => {
             println!("ok");
             ExitCode::SUCCESS
         }
+        Command::Check { connect: true } => on_runtime(check(config)),
         Command::PrintConfig => match toml::to_string_pretty(&config) {
             Ok(text) => {
                 print!("{text}");
@@ -137,7 +170,7 @@ fn main() -> ExitCode {
             }
             Err(e) => fail(EXIT_FAILURE, &e),
         },
-        Command::Run => run(config),
+        Command::Run => on_runtime(run(config)),
     }
 }
 
@@ -146,29 +179,56 @@ fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(config: Config) -> ExitCode {
+/// The operator's fault ends with another code than a failure that may pass.
+fn not_started(error: &StartError) -> ExitCode {
+    let code = if error.is_configuration() {
+        EXIT_CONFIG
+    } else {
+        EXIT_FAILURE
+    };
+    fail(code, error)
+}
+
+fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(EXIT_FAILURE, &e),
-    };
-    runtime.block_on(async {
-        let running = match weir_billing::start(config).await {
-            Ok(running) => running,
-            Err(e @ weir_billing::StartError::Config(_)) => return fail(EXIT_CONFIG, &e),
-            Err(e) => return fail(EXIT_FAILURE, &e),
-        };
-        tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "billing is ready");
-        if let Err(e) = until_told_to_stop().await {
-            tracing::error!("cannot wait for signals: {e}");
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A driver's thread that hangs must not keep a process that is done.
+            runtime.shutdown_background();
+            code
         }
-        running.stop().await;
-        ExitCode::SUCCESS
-    })
+        Err(e) => fail(EXIT_FAILURE, &e),
+    }
+}
+
+/// One line per server; all are asked, whatever the first ones say.
+async fn check(config: Config) -> ExitCode {
+    let mut worst = ExitCode::SUCCESS;
+    for (server, verdict) in weir_billing::check_servers(&config).await {
+        match verdict {
+            Ok(()) => println!("{server}: ok"),
+            Err(e) => worst = not_started(&e),
+        }
+    }
+    worst
+}
+
+async fn run(config: Config) -> ExitCode {
+    let running = match weir_billing::start(config).await {
+        Ok(running) => running,
+        Err(e) => return not_started(&e),
+    };
+    tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "billing is ready");
+    if let Err(e) = until_told_to_stop().await {
+        tracing::error!("cannot wait for signals: {e}");
+    }
+    running.stop().await;
+    ExitCode::SUCCESS
 }
 
 async fn until_told_to_stop() -> std::io::Result<()> {

@@ -65,7 +65,9 @@ fn bad_id(error: IdError) -> Status {
 fn port_status(error: &PortError) -> Status {
     match error {
         PortError::Unavailable(..) => Status::unavailable(error.to_string()),
-        PortError::Corrupt(..) | PortError::OtherContent(..) => Status::internal(error.to_string()),
+        PortError::Corrupt(..) | PortError::OtherContent(..) | PortError::Settings(..) => {
+            Status::internal(error.to_string())
+        }
     }
 }
 

@@ -49,3 +49,66 @@ fn flags_win_over_the_file_and_the_token_is_not_printed() {
     );
     assert!(!text.contains("very-secret"), "{text}");
 }
+
+#[test]
+fn servers_are_given_by_flag_variable_or_file_and_shown_without_their_passwords() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("items-url");
+    std::fs::write(
+        &kept,
+        "mssql://weir:very-secret@sql:1433/books?encrypt=required\n",
+    )
+    .unwrap();
+    let kept = format!("file:{}", kept.display());
+    let flags = [
+        "--token=t",
+        "--redis-url=redis://:very-secret@redis:6379",
+        "--redis-prefix=weir_two",
+        "--amqp-url=amqp://weir:very-secret@rabbit:5672/weir",
+        "--database-url=postgres://weir:very-secret@pg/weir",
+        "--database-schema=billing_two",
+        "--start-wait-ms=1500",
+        &format!("--items-url={kept}"),
+    ];
+    let printed = billing(&[&["print-config"], &flags[..]].concat());
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(printed.status.code(), Some(0), "{text}");
+    for shown in [
+        r#"redis_url = "redis://:***@redis:6379""#,
+        r#"amqp_url = "amqp://weir:***@rabbit:5672/weir""#,
+        r#"database_url = "postgres://weir:***@pg/weir""#,
+        r#"items_url = "mssql://weir:***@sql:1433/books?…""#,
+        r#"redis_prefix = "weir_two""#,
+        r#"database_schema = "billing_two""#,
+        "start_wait_ms = 1500",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in\n{text}");
+    }
+    assert!(!text.contains("very-secret"), "{text}");
+    let checked = billing(&[&["check"], &flags[..]].concat());
+    assert_eq!(
+        checked.status.code(),
+        Some(0),
+        "no server is asked by check alone"
+    );
+}
+
+#[test]
+fn a_server_address_of_the_wrong_kind_is_told_by_its_key() {
+    for (flag, named) in [
+        ("--redis-url=http://:very-secret@h", "redis_url"),
+        ("--amqp-url=redis://h", "amqp_url"),
+        ("--database-url=", "database_url"),
+        ("--items-url=file:/nowhere/at/all", "/nowhere/at/all"),
+        ("--database-schema=Billing; DROP", "database_schema"),
+        ("--start-wait-ms=3600001", "start_wait_ms"),
+    ] {
+        let told = billing(&["check", "--token=t", flag]);
+        let text = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert_eq!(told.status.code(), Some(2), "{flag}: {text}");
+        assert!(
+            text.contains(named) && !text.contains("very-secret"),
+            "{flag}: {text}"
+        );
+    }
+}

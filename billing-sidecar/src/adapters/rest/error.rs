@@ -61,6 +61,7 @@ impl From<PortError> for ApiError {
             PortError::Unavailable(..) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
             PortError::Corrupt(..) => (StatusCode::INTERNAL_SERVER_ERROR, "STORE_CORRUPT"),
             PortError::OtherContent(..) => (StatusCode::CONFLICT, "OTHER_CONTENT"),
+            PortError::Settings(..) => (StatusCode::INTERNAL_SERVER_ERROR, "STORE_SETTINGS"),
         };
         Self::new(status, code, "billing", error)
     }
