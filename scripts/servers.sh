@@ -137,38 +137,47 @@ launch() {
     echo "$!" >"$STACK/$name/pid"
 }
 
-# processes_of NAME: all processes of one server, its children included. They carry a mark in their environment; only
-# PostgreSQL writes its title over it, and is known by its working directory.
+# processes_of NAME…: all processes of these servers, their children included. They carry a mark in their environment;
+# only PostgreSQL writes its title over it, and is known by its working directory.
 processes_of() {
-    local process
-    for process in /proc/[0-9]*; do
-        if grep -qzxF -- "WEIR_STACK_SERVER=$STACK/$1" "$process/environ" 2>/dev/null; then echo "${process#/proc/}"
-        elif [ "$1" = postgres ] && [ "$(readlink "$process/cwd")" = "$STACK/postgres/data" ] &&
-            [ "$(basename "$(readlink "$process/exe")")" = postgres ]; then echo "${process#/proc/}"
+    local name marks=() data=
+    for name in "$@"; do
+        marks+=(-e "WEIR_STACK_SERVER=$STACK/$name")
+        if [ "$name" = postgres ]; then data=$STACK/postgres/data; fi
+    done
+    {
+        grep -lzxF "${marks[@]}" /proc/[0-9]*/environ | cut -d/ -f3
+        if [ -n "$data" ]; then
+            local process
+            for process in $(grep -lx postgres /proc/[0-9]*/comm | cut -d/ -f3); do
+                if [ "$(readlink "/proc/$process/cwd")" = "$data" ]; then echo "$process"; fi
+            done
         fi
-    done 2>/dev/null
+    } 2>/dev/null | sort -u
 }
 
-signal_server() {
+# signal_servers SIGNAL NAME…
+signal_servers() {
     local signal=$1 pids
-    pids=$(processes_of "$2")
-    # shellcheck disable=SC2086
+    shift
+    pids=$(processes_of "$@")
+    # shellcheck disable=SC2086  # one word per process
     if [ -n "$pids" ]; then kill -"$signal" $pids 2>/dev/null || true; fi
 }
 
 is_running() { [ -s "$STACK/$1/pid" ] && [ -n "$(processes_of "$1")" ]; }
 
-# end_server NAME: TERM, and KILL after 5 seconds. A paused one is resumed first, or it would not hear the TERM.
-end_server() {
-    local name=$1 round
-    signal_server CONT "$name"
-    signal_server TERM "$name"
+# end_servers NAME…: TERM, and KILL after 3 seconds. A paused one is resumed first, or it would not hear the TERM.
+end_servers() {
+    local round
+    signal_servers TERM "$@"
+    signal_servers CONT "$@"
     for round in $(seq 50); do
-        if [ -z "$(processes_of "$name")" ]; then rm -f "$STACK/$name/pid"; return 0; fi
-        if [ "$round" -ge 25 ]; then signal_server KILL "$name"; fi
+        if [ -z "$(processes_of "$@")" ]; then return 0; fi
+        if [ "$round" -ge 15 ]; then signal_servers KILL "$@"; fi
         sleep 0.2
     done
-    say "$name does not end"
+    say "does not end: $(processes_of "$@" | paste -sd' ')"
     return 1
 }
 

@@ -50,3 +50,17 @@ end_started() {
 }
 
 carries() { grep -qzxF -- "$2" "/proc/$1/environ" 2>/dev/null; }
+
+# after_end PID COMMAND…: a process of its own that runs COMMAND once PID has ended, however it ended. It carries no
+# run's mark, or it would be ended with the run that it cleans up after.
+after_end() {
+    (
+        local fd
+        for fd in /proc/self/fd/*; do
+            fd=${fd##*/}
+            if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+        done
+        exec env -u WEIR_TEST_RUN -u WEIR_CI_RUN setsid bash -c 'tail --pid="$0" -f /dev/null; exec "$@"' "$@" \
+            >/dev/null 2>&1 </dev/null
+    ) &
+}
