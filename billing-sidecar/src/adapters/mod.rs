@@ -8,6 +8,7 @@ mod rest;
 mod sqlite_items;
 mod sqlite_store;
 mod sqlite_thread;
+mod stored;
 mod wallet_grpc;
 mod wallet_rest;
 

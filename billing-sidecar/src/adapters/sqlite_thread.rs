@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row, types::ValueRef};
 use tokio::sync::{mpsc, oneshot};
+use weir_contracts::money::Amount;
 
+use super::stored::{Columns, Unreadable};
 use crate::ports::PortError;
 
 /// Calls that wait for the thread; a caller beyond them waits to enter.
@@ -105,12 +107,36 @@ impl SqlError {
     }
 }
 
-/// Counts are stored as `i64`; what came in was checked to fit.
-pub(crate) fn to_db(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+impl From<Unreadable> for SqlError {
+    fn from(Unreadable(what): Unreadable) -> Self {
+        Self::Corrupt(what)
+    }
 }
 
-/// The reverse; a negative count in the file is zero.
-pub(crate) fn from_db(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
+impl Columns for Row<'_> {
+    type Error = SqlError;
+
+    fn text(&self, column: usize) -> Result<String, SqlError> {
+        Ok(self.get(column)?)
+    }
+
+    fn text_or_null(&self, column: usize) -> Result<Option<String>, SqlError> {
+        Ok(self.get(column)?)
+    }
+
+    fn int(&self, column: usize) -> Result<i64, SqlError> {
+        Ok(self.get(column)?)
+    }
+
+    /// Nano-units: an integer, or its digits where it may outgrow SQLite's integers.
+    fn amount(&self, column: usize) -> Result<Amount, SqlError> {
+        let nanos = match self.get_ref(column)? {
+            ValueRef::Text(digits) => std::str::from_utf8(digits)
+                .map_err(SqlError::corrupt)?
+                .parse()
+                .map_err(SqlError::corrupt)?,
+            _ => i128::from(self.get::<_, i64>(column)?),
+        };
+        Ok(Amount::from_nanos(nanos))
+    }
 }

@@ -1,14 +1,12 @@
 //! Accounts, tariff versions and proxies' starts in SQLite.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Serialize, de::DeserializeOwned};
-use weir_contracts::{
-    ids::{AccountId, ProxyId},
-    money::Amount,
-    tariff::Tariff,
-};
+use rusqlite::{Connection, params};
+use weir_contracts::ids::{AccountId, ProxyId};
 
-use super::super::sqlite_thread::{SqlError, from_db, to_db};
+use super::super::{
+    sqlite_thread::SqlError,
+    stored::{self, to_db, word},
+};
 use crate::{
     domain::{
         accounts::{Account, canonical_login},
@@ -21,38 +19,11 @@ use crate::{
 const COLUMNS: &str =
     "account, login, currency, mode, cut, tariff, row_credit_bytes, initial_nanos, wallet_id";
 
-/// Words of our enums, as JSON has them.
-fn word(value: &impl Serialize) -> Result<String, SqlError> {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => Ok(word),
-        _ => Err(SqlError::corrupt("a value that is not a word")),
-    }
-}
-
-fn of_word<T: DeserializeOwned>(word: String) -> Result<T, SqlError> {
-    serde_json::from_value(serde_json::Value::String(word)).map_err(SqlError::corrupt)
-}
-
-fn account(row: &Row<'_>) -> Result<Account, SqlError> {
-    let initial: String = row.get(7)?;
-    Ok(Account {
-        id: of_word(row.get(0)?)?,
-        login: row.get(1)?,
-        currency: of_word(row.get(2)?)?,
-        mode: of_word(row.get(3)?)?,
-        cut: of_word(row.get(4)?)?,
-        tariff: row.get(5)?,
-        row_credit_bytes: from_db(row.get(6)?),
-        initial_credit: Amount::from_nanos(initial.parse().map_err(SqlError::corrupt)?),
-        wallet_id: row.get(8)?,
-    })
-}
-
 fn find(c: &Connection, column: &str, value: &str) -> Result<Option<Account>, SqlError> {
     let sql = format!("SELECT {COLUMNS} FROM accounts WHERE {column} = ?1");
     let mut statement = c.prepare_cached(&sql)?;
     let mut rows = statement.query([value])?;
-    rows.next()?.map(account).transpose()
+    rows.next()?.map(stored::account).transpose()
 }
 
 pub(super) fn by_id(c: &Connection, id: &AccountId) -> Result<Option<Account>, SqlError> {
@@ -68,7 +39,7 @@ pub(super) fn all(c: &Connection) -> Result<Vec<Account>, SqlError> {
     let mut rows = statement.query([])?;
     let mut accounts = Vec::new();
     while let Some(row) = rows.next()? {
-        accounts.push(account(row)?);
+        accounts.push(stored::account(row)?);
     }
     Ok(accounts)
 }
@@ -76,17 +47,10 @@ pub(super) fn all(c: &Connection) -> Result<Vec<Account>, SqlError> {
 pub(super) fn add(c: &Connection, new: Account) -> Result<Stored<Account>, SqlError> {
     let login_key = canonical_login(&new.login).map_err(SqlError::corrupt)?;
     if let Some(there) = by_id(c, &new.id)? {
-        return Ok(if there.same_request(&new) {
-            Stored::Same(there)
-        } else {
-            Stored::Other(format!("account {} exists with other terms", new.id))
-        });
+        return Ok(stored::account_there(there, &new));
     }
     if let Some(other) = by_login(c, &login_key)? {
-        return Ok(Stored::Other(format!(
-            "login `{}` means account {}",
-            new.login, other.id
-        )));
+        return Ok(stored::login_taken(&other, &new));
     }
     c.prepare_cached(
         "INSERT INTO accounts (account, login, login_key, currency, mode, cut, tariff, row_credit_bytes, initial_nanos)
@@ -112,19 +76,10 @@ pub(super) fn set_wallet(c: &Connection, account: &AccountId, wallet_id: &str) -
     Ok(())
 }
 
-fn priced(row: &Row<'_>) -> Result<PricedTariff, SqlError> {
-    let prices: String = row.get(1)?;
-    let tariff: Tariff = serde_json::from_str(&prices).map_err(SqlError::corrupt)?;
-    Ok(PricedTariff {
-        tariff,
-        currency: of_word(row.get(0)?)?,
-    })
-}
-
 pub(super) fn tariff(c: &Connection, version: &str) -> Result<Option<PricedTariff>, SqlError> {
     let mut statement = c.prepare_cached("SELECT currency, prices FROM tariffs WHERE version = ?1")?;
     let mut rows = statement.query([version])?;
-    rows.next()?.map(priced).transpose()
+    rows.next()?.map(stored::priced).transpose()
 }
 
 pub(super) fn tariffs(c: &Connection) -> Result<Vec<PricedTariff>, SqlError> {
@@ -132,21 +87,15 @@ pub(super) fn tariffs(c: &Connection) -> Result<Vec<PricedTariff>, SqlError> {
     let mut rows = statement.query([])?;
     let mut tariffs = Vec::new();
     while let Some(row) = rows.next()? {
-        tariffs.push(priced(row)?);
+        tariffs.push(stored::priced(row)?);
     }
     Ok(tariffs)
 }
 
 pub(super) fn add_tariff(c: &Connection, new: PricedTariff) -> Result<Stored<PricedTariff>, SqlError> {
     let version = new.tariff.version.clone();
-    match tariff(c, &version)? {
-        Some(there) if there == new => return Ok(Stored::Same(there)),
-        Some(_) => {
-            return Ok(Stored::Other(format!(
-                "tariff {version} exists with other prices: a version never changes, name a new one"
-            )));
-        }
-        None => {}
+    if let Some(there) = tariff(c, &version)? {
+        return Ok(stored::tariff_there(there, &new));
     }
     let prices = serde_json::to_string(&new.tariff).map_err(SqlError::corrupt)?;
     c.prepare_cached("INSERT INTO tariffs (version, currency, prices) VALUES (?1, ?2, ?3)")?
@@ -155,16 +104,9 @@ pub(super) fn add_tariff(c: &Connection, new: PricedTariff) -> Result<Stored<Pri
 }
 
 pub(super) fn known_start(c: &Connection, proxy: ProxyId) -> Result<Option<KnownStart>, SqlError> {
-    Ok(
-        c.prepare_cached("SELECT epoch, boot_nonce FROM proxies WHERE proxy = ?1")?
-            .query_row([proxy.to_string()], |row| {
-                Ok(KnownStart {
-                    epoch: from_db(row.get(0)?),
-                    boot_nonce: row.get(1)?,
-                })
-            })
-            .optional()?,
-    )
+    let mut statement = c.prepare_cached("SELECT epoch, boot_nonce FROM proxies WHERE proxy = ?1")?;
+    let mut rows = statement.query([proxy.to_string()])?;
+    rows.next()?.map(stored::known_start).transpose()
 }
 
 pub(super) fn register(c: &Connection, start: &Registration) -> Result<Result<(), StartRefused>, SqlError> {

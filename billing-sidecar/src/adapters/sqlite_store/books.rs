@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
-use weir_contracts::{
-    ids::{AccountId, LeaseId},
-    money::Amount,
-};
+use weir_contracts::{ids::AccountId, money::Amount};
 
-use super::{super::sqlite_thread::SqlError, accounts};
-use crate::{
-    domain::settle::ChargeState,
-    ports::billing_store::{BookFacts, BookedCharge},
+use super::{
+    super::{
+        sqlite_thread::SqlError,
+        stored::{self, NAMED_MAX, limit_of},
+    },
+    accounts,
 };
-
-/// Differences that are named in one answer; the first is what an operator needs.
-const NAMED_MAX: i64 = 20;
+use crate::ports::billing_store::{BookFacts, BookedCharge};
 
 pub(super) fn facts(c: &Connection) -> Result<BookFacts, SqlError> {
     let texts = |sql: &str| -> rusqlite::Result<Vec<String>> {
@@ -54,31 +51,15 @@ pub(super) fn charges(c: &Connection, after: i64, limit: usize) -> Result<Vec<Bo
         "SELECT number, id, account, lease, currency, amount_nanos, state, txn_id FROM charges
          WHERE number > ?1 ORDER BY number LIMIT ?2",
     )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![after, limit])?;
+    let mut rows = statement.query(params![after, limit_of(limit)])?;
     let mut charges = Vec::new();
     while let Some(row) = rows.next()? {
         let number: i64 = row.get(0)?;
-        let (account, currency, state): (String, String, String) = (row.get(2)?, row.get(4)?, row.get(6)?);
-        let lease: Option<String> = row.get(3)?;
-        let lease = lease.map(|l| l.parse::<LeaseId>()).transpose();
         let mut sum = 0_i128;
         for cost in usage.query_map([number], |row| row.get::<_, i64>(0))? {
             sum = sum.saturating_add(i128::from(cost?));
         }
-        charges.push(BookedCharge {
-            number,
-            id: row.get(1)?,
-            account: account.parse().map_err(SqlError::corrupt)?,
-            lease: lease.map_err(SqlError::corrupt)?,
-            currency: currency.parse().map_err(SqlError::corrupt)?,
-            amount: Amount::from(row.get::<_, i64>(5)?),
-            usage: Amount::from_nanos(sum),
-            state: ChargeState::named(&state)
-                .ok_or_else(|| SqlError::corrupt(state))?
-                .name(),
-            txn_id: row.get(7)?,
-        });
+        charges.push(stored::booked_charge(row, Amount::from_nanos(sum))?);
     }
     Ok(charges)
 }

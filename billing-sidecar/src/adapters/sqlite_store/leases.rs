@@ -1,35 +1,21 @@
 //! Leases in SQLite.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use weir_contracts::ids::{AccountId, LeaseId};
 
-use super::super::sqlite_thread::{SqlError, from_db, to_db};
-use crate::domain::lease::{Lease, LeaseState, Tally};
+use super::super::{
+    sqlite_thread::SqlError,
+    stored::{self, to_db},
+};
+use crate::domain::lease::Lease;
 
 const COLUMNS: &str =
     "lease, account, tariff, granted_nanos, state, records, reported_nanos, rated_nanos, last_sequence";
 
-fn lease(row: &Row<'_>) -> Result<Lease, SqlError> {
-    let (id, account, state): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(4)?);
-    Ok(Lease {
-        id: id.parse().map_err(SqlError::corrupt)?,
-        account: account.parse().map_err(SqlError::corrupt)?,
-        tariff: row.get(2)?,
-        granted_nanos: row.get(3)?,
-        state: LeaseState::named(&state).ok_or_else(|| SqlError::corrupt(state))?,
-        tally: Tally {
-            records: from_db(row.get(5)?),
-            reported_nanos: row.get(6)?,
-            rated_nanos: row.get(7)?,
-            last_sequence: from_db(row.get(8)?),
-        },
-    })
-}
-
 pub(super) fn by_id(c: &Connection, id: LeaseId) -> Result<Option<Lease>, SqlError> {
     let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM leases WHERE lease = ?1"))?;
     let mut rows = statement.query([id.to_string()])?;
-    rows.next()?.map(lease).transpose()
+    rows.next()?.map(stored::lease).transpose()
 }
 
 /// Every lease of an account that is not settled, blocked ones included.
@@ -40,7 +26,7 @@ pub(super) fn unsettled(c: &Connection, account: &AccountId) -> Result<Vec<Lease
     let mut rows = statement.query([account.as_str()])?;
     let mut leases = Vec::new();
     while let Some(row) = rows.next()? {
-        leases.push(lease(row)?);
+        leases.push(stored::lease(row)?);
     }
     Ok(leases)
 }

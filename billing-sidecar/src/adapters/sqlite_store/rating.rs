@@ -1,35 +1,30 @@
 //! Applies rating in SQLite: facts in, plan, and all of it written in the caller's one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use weir_contracts::{
-    entry::EntryBody,
     event::Place,
-    ids::{AccountId, LeaseId, ProxyId},
+    ids::{AccountId, ProxyId},
     money::Currency,
 };
 
 use super::{
-    super::sqlite_thread::{SqlError, from_db, to_db},
+    super::{
+        sqlite_thread::SqlError,
+        stored::{self, EntryColumns, Named, to_db},
+    },
     accounts, leases,
 };
 use crate::{
-    domain::rating::{Batch, Charge, EntryRow, Facts, Plan, Rated, Totals, plan},
+    domain::rating::{Batch, Charge, EntryRow, Facts, Rated, Totals, plan},
     ports::billing_store::RateOutcome,
 };
 
 pub(super) fn mark(c: &Connection, proxy: ProxyId) -> Result<Option<Place>, SqlError> {
-    Ok(
-        c.prepare_cached("SELECT epoch, sequence FROM marks WHERE proxy = ?1")?
-            .query_row([proxy.to_string()], |row| {
-                Ok(Place {
-                    epoch: from_db(row.get(0)?),
-                    sequence: from_db(row.get(1)?),
-                })
-            })
-            .optional()?,
-    )
+    let mut statement = c.prepare_cached("SELECT epoch, sequence FROM marks WHERE proxy = ?1")?;
+    let mut rows = statement.query([proxy.to_string()])?;
+    rows.next()?.map(|row| stored::place(row, 0)).transpose()
 }
 
 pub(super) fn marks(c: &Connection) -> Result<Vec<(ProxyId, Place)>, SqlError> {
@@ -37,32 +32,20 @@ pub(super) fn marks(c: &Connection) -> Result<Vec<(ProxyId, Place)>, SqlError> {
     let mut rows = statement.query([])?;
     let mut marks = Vec::new();
     while let Some(row) = rows.next()? {
-        let proxy: String = row.get(0)?;
-        let place = Place {
-            epoch: from_db(row.get(1)?),
-            sequence: from_db(row.get(2)?),
-        };
-        marks.push((proxy.parse().map_err(SqlError::corrupt)?, place));
+        marks.push(stored::proxy_mark(row)?);
     }
     Ok(marks)
 }
 
 pub(super) fn rate(c: &Connection, batch: &Batch, now: &str) -> Result<RateOutcome, SqlError> {
     let (facts, currencies) = facts(c, batch)?;
-    Ok(match plan(facts, batch.clone()) {
-        Plan::Duplicate => RateOutcome::Duplicate,
-        Plan::Gap { mark, first } => RateOutcome::Gap { mark, first },
-        Plan::OtherContent(id) => RateOutcome::OtherContent(id),
-        Plan::Blocked(cause) => RateOutcome::Blocked(cause),
-        Plan::Rate(rated) => {
+    match stored::decided(plan(facts, batch.clone())) {
+        Err(answer) => Ok(answer),
+        Ok(rated) => {
             write(c, batch.proxy, &rated, &currencies, now)?;
-            RateOutcome::Rated {
-                entries: rated.entries.len(),
-                charges: rated.charges.len(),
-                mistakes: rated.mistakes.len(),
-            }
+            Ok(stored::rated(&rated))
         }
-    })
+    }
 }
 
 type Currencies = HashMap<AccountId, Currency>;
@@ -75,8 +58,6 @@ fn facts(c: &Connection, batch: &Batch) -> Result<(Facts, Currencies), SqlError>
     let proxy = batch.proxy.to_string();
     let mut hash =
         c.prepare_cached("SELECT hash FROM entries WHERE proxy = ?1 AND epoch = ?2 AND sequence = ?3")?;
-    let (mut accounts_named, mut leases_named, mut tariffs_named) =
-        (HashSet::new(), HashSet::<LeaseId>::new(), HashSet::new());
     for (entry, _) in &batch.entries {
         let sequence = entry.id.sequence;
         let place = Place {
@@ -90,33 +71,22 @@ fn facts(c: &Connection, batch: &Batch) -> Result<(Facts, Currencies), SqlError>
                 })
                 .optional()?;
             facts.seen.extend(seen.map(|hash| (sequence, hash)));
-            continue;
-        }
-        match &entry.body {
-            EntryBody::Usage(record) => {
-                accounts_named.insert(record.account.clone());
-                leases_named.extend(record.lease);
-                tariffs_named.insert(record.tariff.clone());
-            }
-            EntryBody::LeaseClosed(record) => {
-                accounts_named.insert(record.account.clone());
-                leases_named.insert(record.lease);
-            }
         }
     }
+    let named = Named::above(facts.mark, batch);
     let mut currencies = Currencies::new();
-    for id in accounts_named {
+    for id in named.accounts {
         if let Some(account) = accounts::by_id(c, &id)? {
             currencies.insert(id.clone(), account.currency);
             facts.accounts.insert(id);
         }
     }
-    for id in leases_named {
+    for id in named.leases {
         facts
             .leases
             .extend(leases::by_id(c, id)?.map(|lease| (id, lease)));
     }
-    for version in tariffs_named {
+    for version in named.tariffs {
         let priced = accounts::tariff(c, &version)?;
         facts.tariffs.extend(priced.map(|p| (version, p.tariff)));
     }
@@ -192,11 +162,12 @@ fn write_charge(
 
 fn write_entry(c: &Connection, proxy: &str, row: &EntryRow, charge: Option<i64>) -> Result<(), SqlError> {
     let id = row.entry.id;
-    let body = serde_json::to_string(&row.entry.body).map_err(SqlError::corrupt)?;
-    let (account, request, lease) = match &row.entry.body {
-        EntryBody::Usage(u) => (&u.account, Some((to_db(u.session), to_db(u.request))), u.lease),
-        EntryBody::LeaseClosed(closed) => (&closed.account, None, Some(closed.lease)),
-    };
+    let EntryColumns {
+        body,
+        account,
+        request,
+        lease,
+    } = EntryColumns::of(&row.entry)?;
     c.prepare_cached(
         "INSERT INTO entries (proxy, epoch, sequence, hash, body, account, session, request, lease, cost_nanos, charge)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

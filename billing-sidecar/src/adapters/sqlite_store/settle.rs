@@ -1,26 +1,19 @@
 //! What is to be settled, in SQLite: charges and releases in order, per account.
 
-use rusqlite::{Connection, Row, params};
-use weir_contracts::{
-    ids::{AccountId, LeaseId},
-    money::Amount,
-};
+use rusqlite::{Connection, params};
+use weir_contracts::ids::AccountId;
 
 use super::{
-    super::sqlite_thread::{SqlError, from_db},
+    super::{
+        sqlite_thread::SqlError,
+        stored::{self, Columns, from_db, limit_of},
+    },
     leases,
 };
 use crate::{
-    domain::{
-        rating::Totals,
-        settle::{ChargeState, PendingCharge, Work},
-    },
+    domain::settle::Work,
     ports::billing_store::{OpenCharges, Unsettled},
 };
-
-fn limit_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
 
 pub(super) fn accounts(c: &Connection, limit: usize) -> Result<Vec<AccountId>, SqlError> {
     let mut statement = c.prepare_cached(
@@ -30,35 +23,9 @@ pub(super) fn accounts(c: &Connection, limit: usize) -> Result<Vec<AccountId>, S
     let mut rows = statement.query([limit_of(limit)])?;
     let mut accounts = Vec::new();
     while let Some(row) = rows.next()? {
-        let account: String = row.get(0)?;
-        accounts.push(account.parse().map_err(SqlError::corrupt)?);
+        accounts.push(row.parsed(0)?);
     }
     Ok(accounts)
-}
-
-fn charge(row: &Row<'_>) -> Result<PendingCharge, SqlError> {
-    let (account, currency, state): (String, String, String) = (row.get(2)?, row.get(6)?, row.get(11)?);
-    let lease: Option<String> = row.get(4)?;
-    let lease = lease.map(|l| l.parse::<LeaseId>()).transpose();
-    Ok(PendingCharge {
-        number: row.get(0)?,
-        id: row.get(1)?,
-        account: account.parse().map_err(SqlError::corrupt)?,
-        wallet_id: row.get(3)?,
-        lease: lease.map_err(SqlError::corrupt)?,
-        tariff: row.get(5)?,
-        currency: currency.parse().map_err(SqlError::corrupt)?,
-        amount: Amount::from(row.get::<_, i64>(7)?),
-        totals: Totals {
-            requests: from_db(row.get(8)?),
-            rows: from_db(row.get(9)?),
-            bytes_out: from_db(row.get(10)?),
-            cut_offs: 0,
-        },
-        state: ChargeState::named(&state).ok_or_else(|| SqlError::corrupt(state))?,
-        txn_id: row.get(12)?,
-        rated_at: row.get(13)?,
-    })
 }
 
 /// Charges in order first; then releases of leases that have no charge left to capture. A lease with a failed charge
@@ -73,7 +40,7 @@ pub(super) fn work(c: &Connection, account: &AccountId, limit: usize) -> Result<
     let mut rows = statement.query(params![account.as_str(), limit_of(limit)])?;
     let mut work = Vec::new();
     while let Some(row) = rows.next()? {
-        work.push(Work::Charge(Box::new(charge(row)?)));
+        work.push(Work::Charge(Box::new(stored::charge(row)?)));
     }
     let mut statement = c.prepare_cached(
         "SELECT lease, wallet_id FROM leases l JOIN accounts a ON a.account = l.account
@@ -83,9 +50,8 @@ pub(super) fn work(c: &Connection, account: &AccountId, limit: usize) -> Result<
     )?;
     let mut rows = statement.query(params![account.as_str(), limit_of(limit)])?;
     while let Some(row) = rows.next()? {
-        let lease: String = row.get(0)?;
         work.push(Work::Release {
-            lease: lease.parse().map_err(SqlError::corrupt)?,
+            lease: row.parsed(0)?,
             wallet_id: row.get(1)?,
         });
     }
