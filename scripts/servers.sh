@@ -29,6 +29,7 @@ find_servers() {
     RABBIT_SBIN=$(dirname "$(first_of "$root/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server" \
         "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server" "/opt/rabbitmq*/sbin/rabbitmq-server" || echo ./-)")
     ERL_BIN=$(dirname "$(first_of "$root/usr/lib/erlang/bin/erl" || command -v erl || echo ./-)")
+    OPENSSL=$(first_of "$root/usr/bin/openssl" || command -v openssl || true)
     FERRETDB=$SERVERS/ferretdb
     # Only what runs from the prefix needs its libraries; they are of the same release as the system's.
     SERVER_LIBRARIES=$(first_of "$root/usr/lib/*-linux-gnu" || true)
@@ -39,6 +40,7 @@ missing_packages() {
     if [ -z "$REDIS_SERVER" ]; then echo redis-server; fi
     if [ ! -x "$PG_BIN/initdb" ]; then echo postgresql; fi
     if [ ! -x "$RABBIT_SBIN/rabbitmq-server" ] || [ ! -x "$ERL_BIN/erl" ]; then echo rabbitmq-server; fi
+    if [ -z "$OPENSSL" ]; then echo openssl; fi
 }
 
 # private_apt COMMAND…: apt-get without root. The second attempt has package lists of its own, fetched below the prefix.
@@ -73,12 +75,13 @@ install_packages() {
     say "unpacking $missing from Debian below $SERVERS"
     if command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
         # shellcheck disable=SC2086
-        APT_LISTS=system fetch_packages $missing 2>"$SERVERS/apt/first" ||
-            { APT_LISTS=own private_apt update && APT_LISTS=own fetch_packages $missing; } || true
+        APT_LISTS=system fetch_packages $missing >"$SERVERS/apt/log" 2>&1 ||
+            { APT_LISTS=own private_apt update && APT_LISTS=own fetch_packages $missing; } >>"$SERVERS/apt/log" 2>&1 || true
     fi
     find_servers
     missing=$(missing_packages | paste -sd' ')
     if [ -z "$missing" ]; then say "Redis, RabbitMQ, PostgreSQL: installed"; return 0; fi
+    if [ -e "$SERVERS/apt/log" ]; then tail -n 15 "$SERVERS/apt/log" >&2; fi
     say "could not get: $missing. On Debian 12 they come from its archive (is deb.debian.org reachable?);"
     say "elsewhere install them by hand: redis-server, initdb and erl in PATH, RabbitMQ in /opt/rabbitmq (3.10 or newer)."
     return 1
@@ -125,10 +128,14 @@ launch() {
     local name=$1
     shift
     (
-        local fd
+        local fd variable
         for fd in /proc/self/fd/*; do
             fd=${fd##*/}
             if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+        done
+        # Nothing that the caller set for itself may configure what is started.
+        for variable in "${!WEIR_@}"; do
+            case $variable in WEIR_TEST_RUN | WEIR_CI_RUN | WEIR_LOG) ;; *) unset "$variable" ;; esac
         done
         cd "${LAUNCH_IN:-$STACK/$name}" || exit 1
         export WEIR_STACK=$STACK WEIR_STACK_SERVER=$STACK/$name
