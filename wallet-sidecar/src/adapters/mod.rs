@@ -3,6 +3,8 @@
 pub mod embedded_broker;
 pub mod grpc;
 pub mod memory_broker;
+#[cfg(feature = "servers")]
+pub mod postgres;
 pub mod rest;
 pub mod sqlite;
 pub mod system_clock;

@@ -74,6 +74,26 @@ pub struct Batch {
     pub appends: Vec<Append>,
 }
 
+impl Batch {
+    /// Position of its last event, `expected_head` when it has none.
+    ///
+    /// # Errors
+    /// `Damaged` when the positions do not go on from the head one by one: a reader would take the gap for a lost event.
+    pub fn last_position(&self) -> Result<u64, StoreError> {
+        let mut last = self.expected_head;
+        for (recorded, _) in self.appends.iter().flat_map(|a| &a.events) {
+            if recorded.position != last + 1 {
+                return Err(StoreError::Damaged(format!(
+                    "event {} of a batch does not follow {last}; nothing was written",
+                    recorded.position
+                )));
+            }
+            last = recorded.position;
+        }
+        Ok(last)
+    }
+}
+
 /// A posting with its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
@@ -109,7 +129,8 @@ pub struct OutboxItem {
 pub trait EventStore: Send + Sync + 'static {
     /// Position of the last event; 0 when there is none.
     fn head(&self) -> Result<u64, StoreError>;
-    /// Writes all of the batch durably, or nothing. A wrong head, a stream version that exists, and a key that exists are `Conflict`.
+    /// Writes all of the batch durably, or nothing. A wrong head, a stream version that exists, and a key that exists are
+    /// `Conflict`; positions that do not go on one by one are `Damaged`.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
     /// The answer kept under a key.
     fn answer(&self, key: &str) -> Result<Option<StoredAnswer>, StoreError>;

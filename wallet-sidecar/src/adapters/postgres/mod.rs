@@ -1,0 +1,6 @@
+//! PostgreSQL: the event store of an install whose wallets must outlive a machine.
+
+pub mod event_store;
+mod schema;
+
+pub use event_store::PostgresEventStore;
