@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 use weir_sandbox::{Backend, Config, EncryptionPolicy, TlsFiles};
 
 /// An embedded SQL-Server-speaking server for trials; never for data that matters.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
+    /// May be given for symmetry with the services; running is all that this program does.
+    #[arg(value_parser = ["run"])]
+    command: Option<String>,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:14330")]
     listen: SocketAddr,
@@ -75,7 +79,11 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     let running = weir_sandbox::start(config).await?;
     println!("weir-sandbox ready on {}", running.addr);
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
     running.stop().await;
     Ok(())
 }

@@ -108,7 +108,7 @@ fn whole(held: ValueRef<'_>, target: SqlType) -> Result<Held, Message> {
 }
 
 /// A number where a double keeps it, text where it would not.
-fn exact(number: i128, scale: u8) -> Held {
+pub(super) fn exact(number: i128, scale: u8) -> Held {
     match i64::try_from(number) {
         Ok(n) if scale == 0 => Held::Integer(n),
         Ok(_) if number.abs() < DOUBLE_DIGITS => {

@@ -11,6 +11,11 @@ use super::translate::table_name;
 use super::types::{Column, SqlType};
 use crate::tokens::Message;
 
+/// Collation of columns that are compared without case, as the databases' own collation says.
+const NO_CASE: &str = " COLLATE NOCASE";
+/// Collation of columns that were declared with a binary one; the catalogue recognises it by this text.
+pub(super) const BINARY: &str = " COLLATE BINARY";
+
 /// A definition in SQLite's dialect; `query` translates the query inside a view.
 pub(crate) fn translate(
     statement: &Statement,
@@ -138,6 +143,17 @@ fn index_columns(columns: &[IndexColumn]) -> Vec<String> {
     columns.iter().map(|c| name(&c.column.expr)).collect()
 }
 
+/// A column that is compared by code points, which is how SQLite compares without being told otherwise.
+fn is_binary(column: &ColumnDef) -> bool {
+    column.options.iter().any(|o| match &o.option {
+        ColumnOption::Collation(name) => {
+            let name = name.to_string().to_ascii_uppercase();
+            name.ends_with("_BIN2") || name.ends_with("_BIN")
+        }
+        _ => false,
+    })
+}
+
 fn is_identity(column: &ColumnDef) -> bool {
     column
         .options
@@ -167,9 +183,9 @@ fn column(column: &ColumnDef) -> Result<String, Fault> {
         };
         return Ok(format!("{name} {declared} PRIMARY KEY AUTOINCREMENT"));
     }
-    let mut text = format!("{name} {}", kind.declared());
+    let mut text = format!("{name} {}", kind.stored());
     if kind.is_text() {
-        text.push_str(" COLLATE NOCASE");
+        text.push_str(if is_binary(column) { BINARY } else { NO_CASE });
     }
     for option in &column.options {
         match &option.option {
@@ -217,8 +233,8 @@ pub(crate) fn create_temporary(name: &str, list: &[ColumnDef]) -> Result<String,
 pub(crate) fn create_from_columns(name: &str, columns: &[Column]) -> String {
     let temporary = if name.starts_with('#') { "TEMP " } else { "" };
     let one = |c: &Column| {
-        let collation = if c.kind.is_text() { " COLLATE NOCASE" } else { "" };
-        format!("{} {}{collation}", bracketed(&c.name), c.kind.declared())
+        let collation = if c.kind.is_text() { NO_CASE } else { "" };
+        format!("{} {}{collation}", bracketed(&c.name), c.kind.stored())
     };
     let list: Vec<String> = columns.iter().map(one).collect();
     format!(

@@ -46,6 +46,18 @@ fn text(value: &str) -> Known {
     Some((Held::Text(value.to_owned()), SqlType::NVarChar(Length::Of(128))))
 }
 
+/// What DATABASEPROPERTYEX says of each database here.
+fn database_property(name: &str) -> Known {
+    match name.to_ascii_lowercase().as_str() {
+        "updateability" => text("READ_WRITE"),
+        "status" => text("ONLINE"),
+        "useraccess" => text("MULTI_USER"),
+        "recovery" => text("FULL"),
+        "collation" => text("SQL_Latin1_General_CP1_CI_AS"),
+        _ => Some((Held::Null, SqlType::TEXT)),
+    }
+}
+
 fn int(value: i64) -> Known {
     Some((Held::Integer(value), SqlType::Int))
 }
@@ -89,8 +101,9 @@ impl Facts {
         )
     }
 
-    /// A function of the session, lower case, with its first argument if that is a literal.
-    pub(crate) fn function(&self, name: &str, argument: Option<&str>) -> Known {
+    /// A function of the session, lower case, with its arguments; `None` stands for one that is no literal.
+    pub(crate) fn function(&self, name: &str, arguments: &[Option<&str>]) -> Known {
+        let argument = arguments.first().copied().flatten();
         match name {
             "db_name" => match argument {
                 None => text(&self.database),
@@ -126,7 +139,10 @@ impl Facts {
                 SqlType::BigInt,
             )),
             "serverproperty" => self.server_property(argument.unwrap_or_default()),
-            "databasepropertyex" | "databaseproperty" | "connectionproperty" | "sessionproperty" => text("1"),
+            "databasepropertyex" => {
+                database_property(arguments.get(1).copied().flatten().unwrap_or_default())
+            }
+            "databaseproperty" | "connectionproperty" | "sessionproperty" => text("1"),
             "is_srvrolemember" | "is_member" | "is_rolemember" | "has_dbaccess" => int(1),
             "has_perms_by_name" => int(1),
             _ => self.caught(name),

@@ -132,10 +132,8 @@ impl Scope<'_> {
         let name = function_name(function);
         let args = arguments(function);
         let first = || args.first().and_then(|e| self.kind(e));
-        if let Some((_, kind)) = self
-            .facts
-            .function(&name, args.first().and_then(|e| literal_text(e)))
-        {
+        let literals: Vec<Option<&str>> = args.iter().map(|e| literal_text(e)).collect();
+        if let Some((_, kind)) = self.facts.function(&name, &literals) {
             return Some(kind);
         }
         Some(match name.as_str() {

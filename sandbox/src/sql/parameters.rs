@@ -147,10 +147,7 @@ fn held_of(info: TypeInfo, kind: SqlType, bytes: &[u8]) -> Option<Held> {
                 .rev()
                 .try_fold(0_u128, |n, b| n.checked_mul(256)?.checked_add(u128::from(*b)))?;
             let value = i128::try_from(magnitude).ok()?;
-            Held::Text(cell::print_decimal(
-                if *sign == 0 { -value } else { value },
-                scale,
-            ))
+            cast::exact(if *sign == 0 { -value } else { value }, scale)
         }
         kind if kind.is_moment() => Held::Text(cast::print_moment(moment_of(info, kind, bytes)?, kind)),
         SqlType::Guid => Held::Text(cell::print_guid(cell::swap_guid(bytes.try_into().ok()?))),

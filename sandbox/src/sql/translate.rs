@@ -259,16 +259,14 @@ impl Rewriter<'_> {
 
     fn function(&self, mut function: Function, expr: &mut Expr) -> Done {
         let name = function_name(&function);
-        let first_literal = arguments(&function)
-            .first()
-            .and_then(|e| literal_text(e))
-            .map(str::to_owned);
-        if let Some((value, _)) = self.scope.facts.function(&name, first_literal.as_deref()) {
+        let args = arguments(&function);
+        let literals: Vec<Option<&str>> = args.iter().map(|e| literal_text(e)).collect();
+        if let Some((value, _)) = self.scope.facts.function(&name, &literals) {
             *expr = constant(&value);
             return ControlFlow::Continue(());
         }
         if name == "object_id" {
-            *expr = object_id(first_literal.as_deref().unwrap_or_default());
+            *expr = object_id(literals.first().copied().flatten().unwrap_or_default());
             return ControlFlow::Continue(());
         }
         let integer_average = name == "avg"

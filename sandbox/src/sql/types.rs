@@ -7,6 +7,11 @@ use weir_tds::version::TdsVersion;
 /// Declared length that stands for MAX in SQLite's schema, whose grammar knows numbers only.
 const MAX_DECLARED: u64 = 2_147_483_647;
 
+/// Decimal digits that a double keeps exactly.
+const DOUBLE_DIGITS: u8 = 15;
+/// The declared type of decimals with more digits.
+const EXACT: &str = "blob_decimal";
+
 /// Length of a string or binary type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
@@ -120,7 +125,7 @@ impl SqlType {
                 Some(n) if n <= 24 => Self::Real,
                 _ => Self::Float,
             },
-            "decimal" | "numeric" | "dec" => {
+            "decimal" | "numeric" | "dec" | EXACT => {
                 let precision = number.map_or(18, |n| u8::try_from(n.clamp(1, 38)).unwrap_or(38));
                 Self::Decimal {
                     precision,
@@ -154,6 +159,17 @@ impl SqlType {
             "rowversion" | "timestamp" => Self::RowVersion,
             _ => return None,
         })
+    }
+
+    /// The type of a column in SQLite's schema. A decimal of more digits than a double keeps gets a name whose columns SQLite
+    /// leaves as they come (affinity BLOB): under any other it would turn the text of such a number into a double.
+    pub(crate) fn stored(self) -> String {
+        match self {
+            Self::Decimal { precision, scale } if precision > DOUBLE_DIGITS => {
+                format!("{EXACT}({precision},{scale})")
+            }
+            other => other.declared(),
+        }
     }
 
     /// As SQLite's schema keeps it; [`from_declared`](Self::from_declared) reads it back.

@@ -112,6 +112,64 @@ async fn texts_and_their_rows_and_errors() {
     running.stop().await;
 }
 
+/// Text that prints one line per value that is exact, in order, or known to the catalogue.
+const EXACT: &[(&str, &[&str])] = &[
+    (
+        "INSERT INTO e SELECT N'b', CAST(N'9999999999999999999.999999999' AS decimal(28,9)) \
+         WHERE NOT EXISTS (SELECT 1 FROM e WITH (UPDLOCK, HOLDLOCK) WHERE id = N'b')",
+        &[],
+    ),
+    (
+        "INSERT INTO e VALUES (N'B', CAST(N'-0.000000001' AS decimal(28,9))), (N'a', 1.5)",
+        &[],
+    ),
+    ("INSERT INTO e VALUES (N'b', 0)", &["2627"]),
+    (
+        "DECLARE @s nvarchar(200) = N'' SELECT @s = STRING_AGG(id + N'=' + CONVERT(nvarchar(40), amount), N' ') \
+         FROM (SELECT TOP (10) id, amount FROM e WHERE id > N'A' ORDER BY id) t PRINT @s",
+        &["B=-0.000000001 a=1.5 b=9999999999999999999.999999999"],
+    ),
+    (
+        "DECLARE @s nvarchar(200) SELECT @s = collation_name FROM sys.columns \
+         WHERE object_id = OBJECT_ID(N'dbo.e', N'U') AND name = N'id' PRINT @s",
+        &["Latin1_General_BIN2"],
+    ),
+    (
+        "DECLARE @s nvarchar(200) SELECT @s = CONVERT(nvarchar(9), precision) + N',' + CONVERT(nvarchar(9), scale) \
+         FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.e') AND name = N'amount' PRINT @s",
+        &["28,9"],
+    ),
+    (
+        "DECLARE @s nvarchar(200) = CONVERT(nvarchar(60), DATABASEPROPERTYEX(DB_NAME(), N'Updateability')) PRINT @s",
+        &["READ_WRITE"],
+    ),
+];
+
+#[tokio::test]
+async fn decimals_are_exact_and_binary_collations_are_kept() {
+    let running = sandbox().await;
+    let mut client = Client::connect(running.addr).await;
+    let setup = "IF OBJECT_ID(N'dbo.e', N'U') IS NULL CREATE TABLE dbo.e (id nvarchar(20) COLLATE Latin1_General_BIN2 NOT NULL \
+                 CONSTRAINT pk_e PRIMARY KEY, amount decimal(28,9) NOT NULL)";
+    for _ in 0..2 {
+        assert_eq!(client.batch(setup).await.errors(), NONE);
+    }
+    for (text, expected) in EXACT {
+        let response = client.batch(text).await;
+        let told: Vec<String> = response
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Info(_, text) => Some(text.clone()),
+                Event::Error(number, ..) => Some(number.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, *expected, "{text}\n{:?}", response.events);
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn connect_batches_of_drivers() {
     let running = sandbox().await;
