@@ -4,6 +4,8 @@ mod clock;
 mod embedded_broker;
 mod embedded_outbox;
 mod gate_grpc;
+#[cfg(feature = "servers")]
+mod redis_outbox;
 mod rest;
 mod sqlite_items;
 mod sqlite_store;
@@ -16,6 +18,8 @@ pub use clock::now;
 pub use embedded_broker::EmbeddedBroker;
 pub use embedded_outbox::EmbeddedOutbox;
 pub use gate_grpc::{BearerGuard, GateServer};
+#[cfg(feature = "servers")]
+pub use redis_outbox::RedisOutbox;
 pub use rest::{Api, router};
 pub use sqlite_items::SqliteItems;
 pub use sqlite_store::SqliteStore;

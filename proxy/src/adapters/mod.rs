@@ -3,3 +3,5 @@ pub mod system_clock;
 
 pub mod billing_grpc;
 pub mod embedded_outbox;
+#[cfg(feature = "servers")]
+pub mod redis_outbox;
