@@ -254,6 +254,9 @@ save ""
 set-proc-title no
 daemonize no
 END
+    # For tests that need a second one, with settings of their own.
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$SERVER_LIBRARIES" "$REDIS_SERVER" >"$STACK/redis/server"
+    chmod 700 "$STACK/redis/server"
 }
 start_redis() { launch redis env LD_LIBRARY_PATH="$SERVER_LIBRARIES" "$REDIS_SERVER" "$STACK/redis/redis.conf"; }
 # LOADING is not ready: clients would get errors.
@@ -343,12 +346,13 @@ url_rabbitmq() { echo "amqp://weir:$(cat "$STACK/rabbitmq/password")@127.0.0.1:$
 
 # ── PostgreSQL: durable, passwords, one role per service ────────────────────────────────────────────────────────────
 
-# unprivileged PROGRAM…: PostgreSQL refuses to run as root. As another user where that one can reach the directory, else
-# in a user namespace in which root has another number.
-unprivileged_words() {
+# PostgreSQL refuses to run as root. As another user where that one can reach the directory, else in a user namespace in
+# which root has another number. postgres_user: the words to put before a program; the data's owner says what it was.
+postgres_user() {
     if [ "$(id -u)" -ne 0 ]; then return 0; fi
-    local other=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-    if "${other[@]}" test -x "$STACK/postgres" -a -x "$PG_BIN/postgres" 2>/dev/null; then
+    local other=(setpriv --reuid=65534 --regid=65534 --clear-groups) data=$STACK/postgres/data
+    if [ -d "$data" ] && [ "$(stat -c %u "$data")" = 65534 ]; then printf '%s\n' "${other[@]}"
+    elif [ ! -d "$data" ] && "${other[@]}" test -x "$STACK/postgres" -a -x "$PG_BIN/postgres" 2>/dev/null; then
         printf '%s\n' "${other[@]}"
     else
         printf '%s\n' unshare --user --map-user=65534 --map-group=65534
@@ -358,15 +362,14 @@ unprivileged_words() {
 prepare_postgres() {
     local home=$STACK/postgres role
     for role in admin owner wallet billing ferretdb; do secret "$home/$role-password" >/dev/null; done
-    mapfile -t PG_AS < <(unprivileged_words)
-    if [ -s "$home/data/PG_VERSION" ] && [ -e "$home/made" ]; then return 0; fi
+    if [ -e "$home/made" ]; then mapfile -t PG_AS < <(postgres_user); return 0; fi
     rm -rf "$home/data"
-    mkdir "$home/data"
-    if [ "${PG_AS[0]:-}" = setpriv ]; then chown 65534:65534 "$home/data"; fi
     chmod 711 "$home"
-    # By a descriptor: the password's file is not readable to the other user.
+    mapfile -t PG_AS < <(postgres_user)
+    mkdir "$home/data"
+    if [ "${PG_AS[0]:-}" = setpriv ]; then chown 65534:65534 "$home/data" "$home/admin-password"; fi
     (cd "$home/data" && with_libraries "${PG_AS[@]}" "$PG_BIN/initdb" -D "$home/data" -U weir_admin --encoding=UTF8 --locale=C \
-        --auth=scram-sha-256 --pwfile=/dev/stdin --no-instructions) <"$home/admin-password" >>"$home/log" 2>&1 || return 1
+        --auth=scram-sha-256 --pwfile="$home/admin-password" --no-instructions) >>"$home/log" 2>&1 || return 1
     cat >>"$home/data/postgresql.conf" <<END
 listen_addresses = '127.0.0.1'
 port = $(free_port postgres)
