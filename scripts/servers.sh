@@ -255,7 +255,7 @@ set-proc-title no
 daemonize no
 END
     # For tests that need a second one, with settings of their own.
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$SERVER_LIBRARIES" "$REDIS_SERVER" >"$STACK/redis/server"
+    printf '#!/usr/bin/env bash\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$SERVER_LIBRARIES" "$REDIS_SERVER" >"$STACK/redis/server"
     chmod 700 "$STACK/redis/server"
 }
 start_redis() { launch redis env LD_LIBRARY_PATH="$SERVER_LIBRARIES" "$REDIS_SERVER" "$STACK/redis/redis.conf"; }
