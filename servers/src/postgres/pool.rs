@@ -141,7 +141,7 @@ impl Pool {
             }
             Ok(Err(e)) => Err(PostgresError::Unavailable(e.to_string())),
             Err(_) => Err(PostgresError::Unavailable(format!(
-                "no connection within {:?}: the server does not answer, or all {} connections are in use",
+                "no connection within {:?}: the server does not answer, or all {} are in use",
                 self.options.deadline, self.options.size
             ))),
         }

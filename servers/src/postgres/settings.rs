@@ -95,13 +95,7 @@ impl Pool {
             )
             .await?;
         for row in rows {
-            let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            wrong.extend(
-                RULES
-                    .iter()
-                    .filter(|r| r.name == name && !(r.holds)(&value))
-                    .map(|r| format!("{name} is {value}, needed is {}: {}", r.wanted, r.remedy)),
-            );
+            wrong.extend(fault(row.try_get(0)?, row.try_get(1)?));
         }
         if !wrong.is_empty() {
             return Err(PostgresError::Settings(format!(
@@ -117,5 +111,41 @@ impl Pool {
             );
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a setting's value, and how it is mended.
+fn fault(name: &str, value: &str) -> Option<String> {
+    let rule = RULES.iter().find(|rule| rule.name == name)?;
+    (!(rule.holds)(value)).then(|| format!("{name} is {value}, needed is {}: {}", rule.wanted, rule.remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_that_loses_commits_is_named_with_value_and_remedy() {
+        for (name, bad, good) in [
+            ("fsync", "off", "on"),
+            ("full_page_writes", "off", "on"),
+            ("synchronous_commit", "off", "local"),
+            ("data_sync_retry", "on", "off"),
+            ("zero_damaged_pages", "on", "off"),
+            ("default_transaction_read_only", "on", "off"),
+            ("server_encoding", "SQL_ASCII", "UTF8"),
+        ] {
+            assert_eq!(fault(name, good), None);
+            let told = fault(name, bad).unwrap();
+            assert!(told.starts_with(&format!(
+                "{name} is {bad}, needed is {}",
+                if name == "synchronous_commit" { "on" } else { good }
+            )));
+            assert!(
+                told.contains(": ALTER SYSTEM SET ") || told.contains(": CREATE DATABASE "),
+                "{told}"
+            );
+        }
+        assert_eq!(fault("work_mem", "64kB"), None);
     }
 }

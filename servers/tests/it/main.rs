@@ -1,0 +1,6 @@
+//! The clients of the real servers, over real servers.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+
+#[cfg(all(feature = "postgres", feature = "testing"))]
+mod real;
