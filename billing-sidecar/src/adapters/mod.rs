@@ -5,6 +5,8 @@ mod embedded_broker;
 mod embedded_outbox;
 mod gate_grpc;
 #[cfg(feature = "servers")]
+mod rabbit_broker;
+#[cfg(feature = "servers")]
 mod redis_outbox;
 mod rest;
 mod sqlite_items;
@@ -18,6 +20,8 @@ pub use clock::now;
 pub use embedded_broker::EmbeddedBroker;
 pub use embedded_outbox::EmbeddedOutbox;
 pub use gate_grpc::{BearerGuard, GateServer};
+#[cfg(feature = "servers")]
+pub use rabbit_broker::RabbitBroker;
 #[cfg(feature = "servers")]
 pub use redis_outbox::RedisOutbox;
 pub use rest::{Api, router};

@@ -384,7 +384,8 @@ impl Worker {
             tracing::debug!(queue = self.queue, "a message that waits is kept in hand: {e}");
             return Ok(());
         }
-        match self.held().answered(tag) {
+        let answered = self.held().answered(tag);
+        match answered {
             Some(_) => acknowledge(&entry.acker).await,
             None => Ok(()),
         }

@@ -155,16 +155,14 @@ impl Queue {
         })))
     }
 
-    /// Checks the server and makes or compares all these queues with their topics.
+    /// Compares the queues of these names, where they exist, with what is needed; makes and changes nothing.
     ///
     /// # Errors
     /// [`RabbitError::Setting`] names the queue, the argument and the remedy; [`RabbitError::Unavailable`] when it does not answer.
-    pub async fn check_topology(&self, queues: &[(&str, &[&str])]) -> Result<(), RabbitError> {
-        server::check(&self.0.home.uri).await?;
-        for (queue, topics) in queues {
-            for topic in *topics {
-                self.bind(queue, topic).await?;
-            }
+    pub async fn check_topology(&self, queues: &[&str]) -> Result<(), RabbitError> {
+        let link = self.0.consuming.link().await?;
+        for queue in queues {
+            self.0.home.compare(&link, queue).await?;
         }
         Ok(())
     }

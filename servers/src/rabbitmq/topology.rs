@@ -13,9 +13,11 @@ use lapin::{
     uri::AMQPUri,
 };
 
+use tokio::time::timeout;
+
 use super::{
-    error::RabbitError,
-    link::{Link, call},
+    error::{RabbitError, is_not_found},
+    link::{CALL_DEADLINE, Link, call},
     message,
 };
 
@@ -118,6 +120,35 @@ impl Home {
         Ok(())
     }
 
+    /// Compares the exchanges and the two queues, as far as they exist, with what is needed.
+    pub(super) async fn compare(&self, link: &Link, queue: &str) -> Result<(), RabbitError> {
+        let (full, dead) = (self.queue(queue)?, self.dead_queue(queue)?);
+        let exchanges = [
+            (self.exchange(), ExchangeKind::Topic),
+            (self.dead_exchange(), ExchangeKind::Direct),
+        ];
+        for (name, kind) in exchanges {
+            let passive = ExchangeDeclareOptions {
+                passive: true,
+                ..Default::default()
+            };
+            let channel = link.channel().await?;
+            let asking = channel.exchange_declare(short(&name), kind.clone(), passive, FieldTable::default());
+            if exists(&format!("looking at exchange `{name}`"), asking).await? {
+                declare_exchange(&channel, &name, kind).await?;
+            }
+        }
+        let arguments = arguments(self.bounds, &self.dead_exchange(), &full);
+        for (name, arguments) in [(full, arguments), (dead, dead_arguments())] {
+            let channel = link.channel().await?;
+            let asking = channel.queue_declare(short(&name), PASSIVE, FieldTable::default());
+            if exists(&format!("looking at queue `{name}`"), asking).await? {
+                declare_queue(&channel, &name, arguments).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn declare(
         &self,
         channel: &Channel,
@@ -136,6 +167,25 @@ impl Home {
             bind(channel, &full, &exchange, topic).await?;
         }
         Ok(())
+    }
+}
+
+/// Asks, makes nothing.
+const PASSIVE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: true,
+    durable: false,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
+
+/// Whether what was asked for is there; when it is not, the broker has ended the channel.
+async fn exists<T>(what: &str, asking: impl Future<Output = lapin::Result<T>>) -> Result<bool, RabbitError> {
+    match timeout(CALL_DEADLINE, asking).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(e)) if is_not_found(&e) => Ok(false),
+        Ok(Err(e)) => Err(RabbitError::from_lapin(what, &e)),
+        Err(_) => Err(RabbitError::deadline(what, CALL_DEADLINE)),
     }
 }
 
@@ -210,11 +260,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
 
 /// Messages that wait in a queue; none when it is not there.
 pub(super) async fn waiting(channel: &Channel, name: &str) -> Result<u64, RabbitError> {
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..Default::default()
-    };
-    let asking = channel.queue_declare(short(name), options, FieldTable::default());
+    let asking = channel.queue_declare(short(name), PASSIVE, FieldTable::default());
     let queue = call(&format!("looking at queue `{name}`"), asking).await?;
     Ok(u64::from(queue.message_count()))
 }
