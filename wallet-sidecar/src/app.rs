@@ -1,22 +1,14 @@
-//! The composition root: opens the stores, binds the listeners, starts the tasks, and stops them in order.
+//! The composition root: takes the opened stores, binds the listeners, starts the tasks, and stops them in order.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     adapters::{
-        embedded_broker::EmbeddedBroker,
         grpc::{self, auth::BearerToken},
         rest,
-        sqlite::{SqliteEventStore, SqliteReadModel},
         system_clock::SystemClock,
     },
     config::{Config, ConfigError},
@@ -26,6 +18,7 @@ use crate::{
     projections::{Projector, Sweep},
     relay::Relay,
     service::{self, Service},
+    stores::Opened,
     writer::{self, Board, Desk, Writer},
 };
 
@@ -52,6 +45,29 @@ pub enum StartError {
     /// The broker cannot be opened.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// A server did not come up in time.
+    #[error(
+        "waited {} ms for {url} (`{key}`): {cause}; start it or correct the address, or wait longer with `start_wait_ms`",
+        waited.as_millis()
+    )]
+    Away {
+        /// The setting with its address.
+        key: &'static str,
+        /// The address, without secrets.
+        url: String,
+        /// How long was waited.
+        waited: Duration,
+        /// What the last attempt met.
+        cause: StoreError,
+    },
+}
+
+impl StartError {
+    /// True when somebody must change a configuration: ours or a server's. Trying again does not help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Store(StoreError::Settings(_)))
+    }
 }
 
 /// A running service.
@@ -106,25 +122,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.resolve()?;
     let (rest, rest_addr) = bind(config.rest_listen).await?;
     let (grpc, grpc_addr) = bind(config.grpc_listen).await?;
-    let paths = Paths::of(&config);
-    let stores = tokio::task::spawn_blocking(move || Stores::open(&paths))
-        .await
-        .map_err(|e| StartError::Io {
-            what: "open the stores".to_owned(),
-            source: e.into(),
-        })??;
+    let stores = Opened::open(&config).await?;
+    let (board, meters) = (Arc::<Board>::default(), Arc::<Meters>::default());
+    let desk = desk(&stores, &board, &meters).await?;
     let (stop, background, failed): (CancellationToken, CancellationToken, CancellationToken) =
         Default::default();
     let projected = watch::Sender::new(0);
     let healths = Healths::default();
-    let background_parts = Background::of(&stores, &projected, &healths);
+    let background_parts = Background::of(&stores, &board, &meters, &projected, &healths);
     background_parts.projector.bind().await?;
-    let board = Arc::clone(&stores.board);
-    let (writer, writer_thread) =
-        Writer::start(stores.desk, failed.clone()).map_err(|source| StartError::Io {
-            what: "start the writer's thread".to_owned(),
-            source,
-        })?;
+    let (writer, writer_thread) = Writer::start(desk, failed.clone()).map_err(|source| StartError::Io {
+        what: "start the writer's thread".to_owned(),
+        source,
+    })?;
     let service = Service::new(service::Parts {
         writer: writer.clone(),
         board: Arc::clone(&board),
@@ -132,7 +142,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         read_model: stores.read_model,
         projected: projected.subscribe(),
         healths,
-        meters: stores.meters,
+        meters,
     });
     let tasks = TaskTracker::new();
     background_parts.spawn(&tasks, &failed, &background);
@@ -166,29 +176,35 @@ struct Background {
 }
 
 impl Background {
-    fn of(stores: &Stores, projected: &watch::Sender<u64>, healths: &Healths) -> Self {
+    fn of(
+        stores: &Opened,
+        board: &Arc<Board>,
+        meters: &Arc<Meters>,
+        projected: &watch::Sender<u64>,
+        healths: &Healths,
+    ) -> Self {
         Self {
             relay: Relay {
-                store: stores.store.clone(),
-                broker: Arc::new(stores.broker.clone()),
-                board: Arc::clone(&stores.board),
+                store: Arc::clone(&stores.store),
+                broker: Arc::clone(&stores.events_out),
+                board: Arc::clone(board),
                 health: Arc::clone(&healths.relay),
-                meters: Arc::clone(&stores.meters),
+                meters: Arc::clone(meters),
             },
             projector: Projector {
-                broker: Arc::new(stores.broker.clone()),
-                read_model: stores.read_model.clone(),
+                broker: Arc::clone(&stores.events_in),
+                read_model: Arc::clone(&stores.read_model),
                 position: projected.clone(),
                 health: Arc::clone(&healths.projector),
-                meters: Arc::clone(&stores.meters),
+                meters: Arc::clone(meters),
             },
             sweep: Sweep {
-                store: stores.store.clone(),
-                board: Arc::clone(&stores.board),
-                read_model: stores.read_model.clone(),
+                store: Arc::clone(&stores.store),
+                board: Arc::clone(board),
+                read_model: Arc::clone(&stores.read_model),
                 position: projected.clone(),
                 health: Arc::clone(&healths.sweep),
-                meters: Arc::clone(&stores.meters),
+                meters: Arc::clone(meters),
             },
         }
     }
@@ -209,72 +225,20 @@ fn spawn(tasks: &TaskTracker, failed: &CancellationToken, part: impl Future<Outp
     });
 }
 
-struct Paths {
-    data_dir: PathBuf,
-    broker: PathBuf,
-}
-
-impl Paths {
-    fn of(config: &Config) -> Self {
-        Self {
-            data_dir: config.data_dir.clone(),
-            broker: config.broker_path.clone(),
-        }
-    }
-}
-
-struct Stores {
-    store: Arc<SqliteEventStore>,
-    read_model: Arc<SqliteReadModel>,
-    broker: EmbeddedBroker,
-    board: Arc<Board>,
-    meters: Arc<Meters>,
-    desk: Desk,
-}
-
-impl Stores {
-    /// Blocks: opens the files and reads every event.
-    fn open(paths: &Paths) -> Result<Self, StartError> {
-        make_private_dir(&paths.data_dir)?;
-        if let Some(parent) = paths.broker.parent() {
-            // Shared with the other services: as the system makes directories.
-            std::fs::create_dir_all(parent).map_err(|source| not_made(parent, source))?;
-        }
-        let store = Arc::new(SqliteEventStore::open(&paths.data_dir.join("events.db"))?);
-        let read_model = Arc::new(SqliteReadModel::open(&paths.data_dir.join("read-model.db"))?);
-        let broker = EmbeddedBroker::open(&paths.broker)?;
-        let (board, meters) = (Arc::<Board>::default(), Arc::<Meters>::default());
-        let desk = Desk::open(writer::Parts {
-            store: store.clone(),
-            clock: Arc::new(SystemClock),
-            board: Arc::clone(&board),
-            meters: Arc::clone(&meters),
-        })?;
-        Ok(Self {
-            store,
-            read_model,
-            broker,
-            board,
-            meters,
-            desk,
-        })
-    }
-}
-
-/// Balances are nobody else's business, so the directory is ours alone; one that exists keeps its mode.
-fn make_private_dir(path: &Path) -> Result<(), StartError> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| not_made(path, source))
-}
-
-fn not_made(path: &Path, source: std::io::Error) -> StartError {
-    StartError::Io {
-        what: format!("make the directory {}", path.display()),
-        source,
-    }
+/// Reads every event, off the runtime.
+async fn desk(stores: &Opened, board: &Arc<Board>, meters: &Arc<Meters>) -> Result<Desk, StartError> {
+    let parts = writer::Parts {
+        store: Arc::clone(&stores.store),
+        clock: Arc::new(SystemClock),
+        board: Arc::clone(board),
+        meters: Arc::clone(meters),
+    };
+    let opening = tokio::task::spawn_blocking(move || Desk::open(parts));
+    let opened = opening.await.map_err(|e| StartError::Io {
+        what: "read the events".to_owned(),
+        source: e.into(),
+    })?;
+    Ok(opened?)
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

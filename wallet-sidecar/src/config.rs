@@ -101,6 +101,11 @@ pub enum ConfigError {
         /// What to do.
         problem: String,
     },
+    /// This program has no client for that server.
+    #[error(
+        "{0}: this build has no such adapter: leave it out, or use the `weir-wallet` program, which has them all"
+    )]
+    NotBuiltIn(&'static str),
 }
 
 impl Config {
@@ -205,15 +210,15 @@ fn server(
     url: Option<ServerUrl>,
     schemes: &[&str],
 ) -> Result<Option<ServerUrl>, ConfigError> {
-    let problem = match url.map(|url| url.resolve(schemes)) {
-        None => return Ok(None),
-        Some(Ok(url)) if cfg!(feature = "servers") => return Ok(Some(url)),
-        Some(Ok(_)) => {
-            "this build has no adapter for it: leave it out, or use the weir-wallet program".to_owned()
-        }
-        Some(Err(e)) => e.to_string(),
-    };
-    Err(ConfigError::Value { key, problem })
+    match url.map(|url| url.resolve(schemes)) {
+        None => Ok(None),
+        Some(Ok(url)) if cfg!(feature = "servers") => Ok(Some(url)),
+        Some(Ok(_)) => Err(ConfigError::NotBuiltIn(key)),
+        Some(Err(e)) => Err(ConfigError::Value {
+            key,
+            problem: e.to_string(),
+        }),
+    }
 }
 
 /// Whether the address's path is a name that MongoDB takes for a database. One that is still in its file is not looked at.

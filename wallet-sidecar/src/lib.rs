@@ -14,8 +14,10 @@ pub mod ports;
 pub mod projections;
 pub mod relay;
 pub mod service;
+mod stores;
 pub mod wallet;
 pub mod writer;
 
 pub use app::{Running, StartError, start};
 pub use config::Config;
+pub use stores::check_servers;

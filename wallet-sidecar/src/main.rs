@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use weir_servers::ServerUrl;
-use weir_wallet::config::{Config, ConfigError};
+use weir_wallet::{
+    StartError,
+    config::{Config, ConfigError},
+};
 
 /// Exit code of a run that failed.
 const EXIT_FAILURE: u8 = 1;
@@ -25,7 +28,13 @@ enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run(Settings),
     /// Check the settings and exit (2 when they cannot work).
-    Check(Settings),
+    Check {
+        /// Also connect to every server that is configured and check its settings; changes nothing there.
+        #[arg(long)]
+        connect: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Print the settings as they resolve, without secrets.
     PrintConfig(Settings),
 }
@@ -99,10 +108,11 @@ impl Settings {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(settings) => match checked(settings) {
-            Ok(config) => run(config),
+            Ok(config) => on_runtime(run(config)),
             Err(e) => fail(EXIT_CONFIG, &e),
         },
-        Command::Check(settings) => match checked(settings) {
+        Command::Check { connect, settings } => match checked(settings) {
+            Ok(config) if connect => on_runtime(check_servers(config)),
             Ok(_) => ExitCode::SUCCESS,
             Err(e) => fail(EXIT_CONFIG, &e),
         },
@@ -125,37 +135,71 @@ fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(config: Config) -> ExitCode {
+/// The operator's fault ends with another code than a failure that may pass.
+fn not_started(error: &StartError) -> ExitCode {
+    let code = if error.is_configuration() {
+        EXIT_CONFIG
+    } else {
+        EXIT_FAILURE
+    };
+    fail(code, error)
+}
+
+fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
         .with_writer(std::io::stderr)
         .init();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(EXIT_FAILURE, &e),
-    };
-    runtime.block_on(async {
-        let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(term), Ok(int)) => (term, int),
-            (Err(e), _) | (_, Err(e)) => return fail(EXIT_FAILURE, &e),
-        };
-        let mut running = match weir_wallet::start(config).await {
-            Ok(running) => running,
-            Err(e) => return fail(EXIT_FAILURE, &e),
-        };
-        tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "weir-wallet ready");
-        let failed = tokio::select! {
-            _ = term.recv() => false,
-            _ = int.recv() => false,
-            () = running.failed() => true,
-        };
-        running.stop().await;
-        if failed {
-            ExitCode::from(EXIT_FAILURE)
-        } else {
-            ExitCode::SUCCESS
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A driver's thread that hangs must not keep a process that is done.
+            runtime.shutdown_background();
+            code
         }
-    })
+        Err(e) => fail(EXIT_FAILURE, &e),
+    }
+}
+
+/// One line per server; all are asked, whatever the first ones say.
+async fn check_servers(config: Config) -> ExitCode {
+    let mut worst = ExitCode::SUCCESS;
+    for (server, verdict) in weir_wallet::check_servers(&config).await {
+        match verdict {
+            Ok(()) => println!("{server}: ok"),
+            Err(e) => worst = not_started(&e),
+        }
+    }
+    worst
+}
+
+async fn run(config: Config) -> ExitCode {
+    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(term), Ok(int)) => (term, int),
+        (Err(e), _) | (_, Err(e)) => return fail(EXIT_FAILURE, &e),
+    };
+    let started = tokio::select! {
+        started = weir_wallet::start(config) => started,
+        // Told to stop while it waited for a server.
+        _ = term.recv() => return ExitCode::SUCCESS,
+        _ = int.recv() => return ExitCode::SUCCESS,
+    };
+    let mut running = match started {
+        Ok(running) => running,
+        Err(e) => return not_started(&e),
+    };
+    tracing::info!(rest = %running.rest_addr, grpc = %running.grpc_addr, "weir-wallet ready");
+    let failed = tokio::select! {
+        _ = term.recv() => false,
+        _ = int.recv() => false,
+        () = running.failed() => true,
+    };
+    running.stop().await;
+    if failed {
+        ExitCode::from(EXIT_FAILURE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -4,6 +4,8 @@ pub mod embedded_broker;
 pub mod grpc;
 pub mod memory_broker;
 #[cfg(feature = "servers")]
+pub mod mongo;
+#[cfg(feature = "servers")]
 pub mod postgres;
 #[cfg(feature = "servers")]
 pub mod rabbit_broker;

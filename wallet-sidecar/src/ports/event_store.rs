@@ -26,6 +26,10 @@ pub enum StoreError {
     /// What is stored cannot be read: an operator must look.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// The server is set up in a way that breaks a promise, or lets us not in: its operator must act, waiting does not help. The
+    /// text names the setting and the remedy. Answered at the start only.
+    #[error("{0}")]
+    Settings(String),
 }
 
 /// An integration event on its way out.

@@ -55,7 +55,8 @@ pub struct Page {
 
 /// The read model. Calls block.
 pub trait ReadModel: Send + Sync + 'static {
-    /// Applies changes in order, all in one commit. Documents move only forward by position; transactions are inserted once.
+    /// Applies changes, answered in order. Documents move only forward by position; transactions are inserted once, and before a wallet
+    /// shows the position of their own. Each change is atomic; after an error any of them may be applied or not: apply all again.
     fn apply(&self, changes: &[Change]) -> Result<Vec<Applied>, StoreError>;
     /// Highest position that any wallet document reflects.
     fn position(&self) -> Result<u64, StoreError>;

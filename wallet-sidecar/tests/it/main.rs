@@ -10,6 +10,8 @@ mod grpc;
 mod kill;
 mod life;
 mod projection;
+#[cfg(feature = "servers")]
+mod real;
 mod rest;
 mod snapshot;
 mod world;

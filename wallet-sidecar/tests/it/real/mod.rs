@@ -1,0 +1,10 @@
+//! Tests over real servers, whose addresses are in the environment. Each makes a place of its own there and removes it.
+
+mod read_model;
+
+/// A server's address, from the variable that `scripts/stack` prints.
+pub(crate) fn address(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run through scripts/test, or `scripts/stack up --servers-only`")
+    })
+}
