@@ -9,9 +9,11 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 use weir_servers::ServerUrl;
+#[cfg(feature = "servers")]
+use weir_servers::postgres::{Pool, PoolOptions, PostgresError};
 
 #[cfg(feature = "servers")]
-use crate::adapters::mongo::MongoReadModel;
+use crate::adapters::{mongo::MongoReadModel, postgres::PostgresEventStore};
 use crate::{
     adapters::{
         embedded_broker::EmbeddedBroker,
@@ -73,7 +75,7 @@ pub async fn check_servers(config: &Config) -> Vec<(&'static str, Result<(), Sta
     for (key, url) in servers {
         if let Some(url) = url {
             let once = Wait::none();
-            let verdict = once.reach(key, url, || check_server(key, url)).await;
+            let verdict = once.reach(key, url, || check_server(config, key, url)).await;
             verdicts.push((key, verdict));
         }
     }
@@ -81,22 +83,49 @@ pub async fn check_servers(config: &Config) -> Vec<(&'static str, Result<(), Sta
 }
 
 #[cfg(feature = "servers")]
-async fn check_server(key: &'static str, url: &ServerUrl) -> Result<(), StoreError> {
+async fn check_server(config: &Config, key: &'static str, url: &ServerUrl) -> Result<(), StoreError> {
     match key {
         "mongodb_url" => MongoReadModel::check_server(url).await,
+        "database_url" => pool(config, url).await.map(drop).map_err(of_postgres),
         _ => Err(StoreError::Settings(ConfigError::NotBuiltIn(key).to_string())),
     }
 }
 
 #[cfg(not(feature = "servers"))]
-async fn check_server(key: &'static str, _url: &ServerUrl) -> Result<(), StoreError> {
+async fn check_server(_config: &Config, key: &'static str, _url: &ServerUrl) -> Result<(), StoreError> {
     Err(StoreError::Settings(ConfigError::NotBuiltIn(key).to_string()))
 }
 
-async fn store(config: &Config, _wait: &Wait) -> Result<Arc<dyn EventStore>, StartError> {
+async fn store(config: &Config, wait: &Wait) -> Result<Arc<dyn EventStore>, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.database_url {
+        let open = || async {
+            let pool = pool(config, url).await.map_err(of_postgres)?;
+            PostgresEventStore::open(pool).await.map_err(of_postgres)
+        };
+        return Ok(Arc::new(wait.reach("database_url", url, open).await?));
+    }
+    let _ = wait;
     not_built_in("database_url", config.database_url.as_ref())?;
     let path = config.data_dir.join("events.db");
     Ok(Arc::new(in_file(path, OURS_ALONE, SqliteEventStore::open).await?))
+}
+
+/// Connections to a database whose settings keep the promises.
+#[cfg(feature = "servers")]
+async fn pool(config: &Config, url: &ServerUrl) -> Result<Pool, PostgresError> {
+    let options = PoolOptions::new(&config.database_schema, "weir-wallet");
+    let pool = Pool::connect(url, options, Duration::ZERO).await?;
+    pool.check_settings().await?;
+    Ok(pool)
+}
+
+#[cfg(feature = "servers")]
+fn of_postgres(error: PostgresError) -> StoreError {
+    match error {
+        PostgresError::Settings(said) => StoreError::Settings(said),
+        other => other.into(),
+    }
 }
 
 async fn read_model(config: &Config, wait: &Wait) -> Result<Arc<dyn ReadModel>, StartError> {

@@ -293,7 +293,10 @@ fn a_database_dropped_under_a_running_service_is_filled_again() {
     let model = place.open();
     model.apply(&pair(1)).unwrap();
     model.set_swept(1).unwrap();
-    place.runtime.block_on(place.database.drop().into_future()).unwrap();
+    place
+        .runtime
+        .block_on(place.database.drop().into_future())
+        .unwrap();
     assert_eq!((model.position().unwrap(), model.swept().unwrap()), (0, 0));
     assert_eq!(model.apply(&pair(1)).unwrap(), [Applied::Stored; 2]);
 }
