@@ -5,6 +5,8 @@ mod embedded_broker;
 mod embedded_outbox;
 mod gate_grpc;
 #[cfg(feature = "servers")]
+mod postgres_store;
+#[cfg(feature = "servers")]
 mod rabbit_broker;
 #[cfg(feature = "servers")]
 mod redis_outbox;
@@ -20,6 +22,8 @@ pub use clock::now;
 pub use embedded_broker::EmbeddedBroker;
 pub use embedded_outbox::EmbeddedOutbox;
 pub use gate_grpc::{BearerGuard, GateServer};
+#[cfg(feature = "servers")]
+pub use postgres_store::PostgresStore;
 #[cfg(feature = "servers")]
 pub use rabbit_broker::RabbitBroker;
 #[cfg(feature = "servers")]

@@ -34,6 +34,12 @@ impl AddedUp {
         self.first_of_last = Some(part.first);
     }
 
+    /// How many requests were begun.
+    #[cfg(feature = "servers")]
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
     pub(crate) fn requests(self) -> Vec<RequestUsage> {
         self.requests
     }
