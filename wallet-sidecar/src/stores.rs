@@ -10,10 +10,11 @@ use std::{
 use tokio::time::{Instant, sleep, timeout_at};
 use weir_servers::ServerUrl;
 #[cfg(feature = "servers")]
-use weir_servers::postgres::{Pool, PoolOptions, PostgresError};
+use weir_servers::{
+    postgres::{Pool, PoolOptions, PostgresError},
+    rabbitmq::{self, RabbitError},
+};
 
-#[cfg(feature = "servers")]
-use crate::adapters::{mongo::MongoReadModel, postgres::PostgresEventStore};
 use crate::{
     adapters::{
         embedded_broker::EmbeddedBroker,
@@ -26,6 +27,11 @@ use crate::{
         event_store::{EventStore, StoreError},
         read_model::ReadModel,
     },
+};
+#[cfg(feature = "servers")]
+use crate::{
+    adapters::{mongo::MongoReadModel, postgres::PostgresEventStore, rabbit_broker::RabbitBroker},
+    projections::PROJECTION_QUEUE,
 };
 
 /// The first pause between two attempts to reach a server; each next one is twice as long, up to [`PAUSE_MAX`].
@@ -87,6 +93,7 @@ async fn check_server(config: &Config, key: &'static str, url: &ServerUrl) -> Re
     match key {
         "mongodb_url" => MongoReadModel::check_server(url).await,
         "database_url" => pool(config, url).await.map(drop).map_err(of_postgres),
+        "amqp_url" => rabbit(url).await.map(drop),
         _ => Err(StoreError::Settings(ConfigError::NotBuiltIn(key).to_string())),
     }
 }
@@ -142,11 +149,31 @@ async fn read_model(config: &Config, wait: &Wait) -> Result<Arc<dyn ReadModel>, 
 
 type BothWays = (Arc<dyn EventsOut>, Arc<dyn EventsIn>);
 
-async fn broker(config: &Config, _wait: &Wait) -> Result<BothWays, StartError> {
+async fn broker(config: &Config, wait: &Wait) -> Result<BothWays, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.amqp_url {
+        let broker = wait.reach("amqp_url", url, || rabbit(url)).await?;
+        return Ok((Arc::new(broker.clone()), Arc::new(broker)));
+    }
+    let _ = wait;
     not_built_in("amqp_url", config.amqp_url.as_ref())?;
     let path = config.broker_path.clone();
     let broker = in_file(path, SHARED, EmbeddedBroker::open).await?;
     Ok((Arc::new(broker.clone()), Arc::new(broker)))
+}
+
+/// RabbitMQ, whose queue of ours is as needed if it is there already.
+#[cfg(feature = "servers")]
+async fn rabbit(url: &ServerUrl) -> Result<RabbitBroker, StoreError> {
+    let of_rabbit = |error: RabbitError| match error {
+        RabbitError::Setting(said) => StoreError::Settings(said),
+        other => StoreError::Unavailable(other.to_string()),
+    };
+    let broker = RabbitBroker::connect(url, rabbitmq::DEFAULT_NAME)
+        .await
+        .map_err(of_rabbit)?;
+    broker.check(&[PROJECTION_QUEUE]).await.map_err(of_rabbit)?;
+    Ok(broker)
 }
 
 fn not_built_in(key: &'static str, url: Option<&ServerUrl>) -> Result<(), ConfigError> {
