@@ -19,10 +19,13 @@ pub const LEASE_WANT_MIN: i64 = 10_000_000;
 pub const LEASE_WANT_MAX: i64 = 100_000_000_000;
 /// A lease that was granted this much in all is left for a new one, long before an `i64` is full.
 const LEASE_TOTAL_MAX: i64 = i64::MAX / 4;
-/// A grant used up within this time doubles the next wish.
-const BURN_FAST: Duration = Duration::from_secs(1);
-/// A grant that lasted longer than this halves it.
-const BURN_SLOW: Duration = Duration::from_secs(10);
+/// A grant should last this long at the pace of the last one. More is asked for when half of it is left, and that half is what an account
+/// lives on while billing is away: long enough for a restart of it, short enough for a wallet not to be all in leases.
+const GRANT_LASTS: Duration = Duration::from_secs(40);
+/// A grant used up within this time wishes for four times as much, and within [`GRANT_LASTS`] for twice as much.
+const BURN_FAST: Duration = Duration::from_secs(GRANT_LASTS.as_secs() / 4);
+/// A grant that lasted longer than this halves the wish.
+const BURN_SLOW: Duration = Duration::from_secs(GRANT_LASTS.as_secs() * 4);
 /// A refusal is believed for this time when no notice clears it.
 pub const RECHECK: Duration = Duration::from_secs(1);
 /// After a question without an answer none is asked for this time.
@@ -90,6 +93,8 @@ pub(super) enum Round {
 pub(super) struct Stamp {
     pub(super) asked: Instant,
     news: u64,
+    /// Enough was in hand: only the lease's time was to be renewed.
+    time_only: bool,
 }
 
 /// A lease that is to be closed in the journal.
@@ -275,15 +280,22 @@ impl Ledger {
         self.elsewhere(now) > 0
     }
 
-    /// True when the current lease runs low and billing should be asked ahead of need.
+    /// True when the current lease runs low, in credit or in time, and billing should be asked ahead of need.
     pub(super) fn wants_renewal(&self, now: Instant) -> bool {
-        let low = self
-            .current
-            .as_ref()
-            .is_some_and(|l| l.last_grant > 0 && l.leftover < l.last_grant / 2);
+        let wish = self.wish();
+        let low = self.current.as_ref().is_some_and(|l| {
+            let half_gone = |until| now + l.valid_for / 2 >= until;
+            l.last_grant > 0
+                && (l.leftover < l.last_grant.min(wish) / 2 || l.valid_until.is_some_and(half_gone))
+        });
         let pausing = self.failed.as_ref().is_some_and(|(at, _)| now < *at + FAIL_PAUSE)
             || self.broke.as_ref().is_some_and(|m| now < m.at + RECHECK);
         low && !self.flying && !pausing && self.frozen.is_none()
+    }
+
+    /// How much the next question asks for, if less is in hand.
+    fn wish(&self) -> i64 {
+        self.want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX)
     }
 
     /// Takes off, if nobody flies.
@@ -305,6 +317,7 @@ impl Ledger {
         let Some(terms) = self.terms.clone() else {
             return Round::Land;
         };
+        let wish = self.wish();
         let stale =
             |l: &Lease| l.tariff.version != terms.tariff.version || l.granted > LEASE_TOTAL_MAX || l.ended;
         if self.current.as_ref().is_some_and(stale) {
@@ -314,9 +327,9 @@ impl Ledger {
             return Round::Open(terms);
         };
         lease.asking = true;
-        let wish = self.want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX);
         // With enough in hand only the time is renewed: a quiet account's hold must not grow for ever.
-        let want_nanos = if lease.leftover >= wish {
+        let time_only = lease.leftover >= wish / 2 && self.need == 0;
+        let want_nanos = if time_only || lease.leftover >= wish {
             self.need.max(1)
         } else {
             wish.max(self.need)
@@ -333,6 +346,7 @@ impl Ledger {
             Stamp {
                 asked: now,
                 news: self.news,
+                time_only,
             },
         )
     }
@@ -383,7 +397,7 @@ impl Ledger {
     }
 
     fn grant(&mut self, id: LeaseId, total: i64, valid: Duration, stamp: Stamp, now: Instant) {
-        let mut want = self.want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX);
+        let mut want = self.wish();
         let Some(lease) = self.find(id.number).filter(|l| l.id == id) else {
             return;
         };
@@ -391,13 +405,18 @@ impl Ledger {
         lease.granted = lease.granted.max(total);
         lease.leftover = lease.leftover.saturating_add(more);
         (lease.valid_until, lease.valid_for) = (Some(stamp.asked + valid), valid);
-        if more > 0 {
-            let lasted = lease.granted_at.map(|at| now.saturating_duration_since(at));
-            match lasted {
-                Some(t) if t < BURN_FAST => want = want.saturating_mul(2),
-                Some(t) if t > BURN_SLOW => want /= 2,
-                _ => {}
+        let bought = more > 0 && !stamp.time_only;
+        let lasted = lease.granted_at.map(|at| now.saturating_duration_since(at));
+        match lasted {
+            Some(t) if t > BURN_SLOW => {
+                want /= 2;
+                lease.granted_at = Some(now);
             }
+            Some(t) if t < BURN_FAST && bought => want = want.saturating_mul(4),
+            Some(t) if t < GRANT_LASTS && bought => want = want.saturating_mul(2),
+            _ => {}
+        }
+        if bought {
             (lease.last_grant, lease.granted_at, lease.last_used) = (more, Some(now), now);
         }
         self.want = want.clamp(LEASE_WANT_MIN, LEASE_WANT_MAX);

@@ -47,8 +47,10 @@ pub struct CreditOptions {
     pub deadline: Duration,
     /// An unused lease is closed after this time.
     pub idle: Duration,
-    /// How long a resolved login is remembered.
+    /// How long a resolved login is believed without asking again.
     pub resolve_ttl: Duration,
+    /// How long it is believed while billing gives no answer: who was let in before is let in again, to spend what the lease holds.
+    pub resolve_keep: Duration,
 }
 
 impl Default for CreditOptions {
@@ -57,6 +59,7 @@ impl Default for CreditOptions {
             deadline: Duration::from_secs(2),
             idle: Duration::from_secs(10),
             resolve_ttl: Duration::from_secs(2),
+            resolve_keep: Duration::from_secs(600),
         }
     }
 }
@@ -205,7 +208,7 @@ impl Shared {
             Arc::strong_count(account) > 1 || ledger.is_told() || !ledger.open_leases().is_empty()
         });
         self.logins
-            .retain(|_, (at, _)| now < *at + self.options.resolve_ttl);
+            .retain(|_, (at, _)| now < *at + self.options.resolve_keep);
     }
 }
 
@@ -270,36 +273,25 @@ impl Credit {
         self.shared.registered().await
     }
 
-    /// Whose login; remembered for a short time.
+    /// Whose login; remembered for a short time, and longer while billing is away.
     ///
     /// # Errors
-    /// Billing gave no answer within the deadline.
+    /// Billing gave no answer within the deadline, and the login was not seen lately.
     pub async fn resolve(&self, login: &Login) -> Result<Tenant, BillingError> {
         let shared = &self.shared;
-        let known = shared
-            .logins
-            .get(login)
-            .filter(|known| known.0.elapsed() < shared.options.resolve_ttl);
-        let known = known.map(|known| known.1.clone());
+        let known = shared.logins.get(login).map(|known| known.clone());
+        let fresh = |at: &Instant| at.elapsed() < shared.options.resolve_ttl;
         let resolved = match known {
-            Some(resolved) => resolved,
-            None => {
-                let limit = shared.options.deadline;
-                let late = |_| BillingError::Unavailable(format!("no answer within {limit:?}"));
-                let asked = Instant::now();
-                let answer = shared.billing.resolve_tenant(login.clone());
-                let resolved = tokio::time::timeout(limit, answer).await.map_err(late)??;
-                if shared.logins.len() >= LOGINS_MAX {
-                    shared.logins.clear();
+            Some((at, resolved)) if fresh(&at) => resolved,
+            known => match (self.ask_whose(login).await, known) {
+                (Err(BillingError::Unavailable(why)), Some((at, resolved @ Resolved::Terms(_))))
+                    if at.elapsed() < shared.options.resolve_keep =>
+                {
+                    tracing::info!(why, "billing is away: a login is let in as it was last known");
+                    resolved
                 }
-                shared.logins.insert(login.clone(), (asked, resolved.clone()));
-                if let Resolved::Terms(terms) = &resolved {
-                    shared
-                        .account(&terms.account)
-                        .update(|ledger| ledger.terms = Some(terms.clone()));
-                }
-                resolved
-            }
+                (answer, _) => answer?,
+            },
         };
         Ok(match resolved {
             Resolved::Unknown(why) => Tenant::Unknown(why),
@@ -310,6 +302,24 @@ impl Credit {
                 Tenant::Known { terms, credit }
             }
         })
+    }
+
+    async fn ask_whose(&self, login: &Login) -> Result<Resolved, BillingError> {
+        let shared = &self.shared;
+        let limit = shared.options.deadline;
+        let late = |_| BillingError::Unavailable(format!("no answer within {limit:?}"));
+        let asked = Instant::now();
+        let answer = shared.billing.resolve_tenant(login.clone());
+        let resolved = tokio::time::timeout(limit, answer).await.map_err(late)??;
+        if shared.logins.len() >= LOGINS_MAX {
+            shared.logins.clear();
+        }
+        shared.logins.insert(login.clone(), (asked, resolved.clone()));
+        if let Resolved::Terms(terms) = &resolved {
+            let credit = shared.account(&terms.account);
+            credit.update(|ledger| ledger.terms = Some(terms.clone()));
+        }
+        Ok(resolved)
     }
 
     /// An account's credit. One that was never resolved has no terms yet and gets no lease.

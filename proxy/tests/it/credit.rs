@@ -521,6 +521,30 @@ async fn logins_are_resolved_once_for_a_while_and_strangers_are_told_why() {
 }
 
 #[tokio::test]
+async fn a_login_seen_lately_is_let_in_while_billing_is_away() {
+    let options = CreditOptions {
+        resolve_ttl: Duration::ZERO,
+        resolve_keep: Duration::from_secs(1),
+        ..quick()
+    };
+    let world = world(PRICE, options).await;
+    let began = std::time::Instant::now();
+    world.billing.set(|s| s.away = true);
+    while let Ok(tenant) = world.credit.resolve(&login()).await {
+        assert!(matches!(tenant, Tenant::Known { .. }));
+        assert!(began.elapsed() < Duration::from_secs(5), "it is let in for ever");
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        began.elapsed() > Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+    world.billing.set(|s| s.away = false);
+    assert!(world.credit.resolve(&login()).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_start_that_billing_does_not_believe_gets_no_credit_until_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path(), JournalOptions::default()).unwrap();

@@ -274,7 +274,7 @@ fn the_wish_follows_how_fast_it_burns_within_its_bounds() {
     }
     assert_eq!(
         (wishes[0], wishes[2], wishes[19]),
-        (LEASE_WANT_MIN, 2 * LEASE_WANT_MIN, LEASE_WANT_MAX)
+        (LEASE_WANT_MIN, 4 * LEASE_WANT_MIN, LEASE_WANT_MAX)
     );
     for _ in 0..20 {
         play.after(BURN_SLOW * 2);
@@ -301,4 +301,62 @@ fn a_quiet_account_does_not_pile_up_credit() {
     play.grant(LEASE_WANT_MIN);
     play.after(VALID);
     assert_eq!(play.ask().0.want_nanos, 1);
+}
+
+/// Burns so much a tick for ten minutes; after a minute the account could at every moment go on without billing.
+fn outlasts(burn: i64) {
+    const TICK: Duration = Duration::from_millis(100);
+    const TICKS_AWAY: i64 = 180;
+    let mut play = Play::new();
+    let mut total = LEASE_WANT_MIN;
+    let mut spent = 0;
+    play.grant(total);
+    for tick in 0..6_000 {
+        play.after(TICK);
+        if let Some(slice) = play.ledger.take(burn, burn, play.now) {
+            spent += slice.nanos;
+            play.ledger.spent(slice.lease.number, slice.nanos);
+        } else {
+            assert!(tick < 600, "denied at tick {tick}, burning {burn}");
+            play.ledger.need = burn;
+        }
+        if play.ledger.wants_renewal(play.now) || play.ledger.need > 0 {
+            let (ask, stamp) = play.ask();
+            total = ask.known_grant_nanos + ask.want_nanos;
+            let grant = LeaseAnswer::Grant {
+                granted_total_nanos: total,
+                terms: terms(1),
+                valid: VALID,
+            };
+            play.answer((ask, stamp), grant);
+        }
+        if tick < 600 {
+            continue;
+        }
+        let lease = play.ledger.current.as_ref().unwrap();
+        assert!(
+            lease.leftover >= TICKS_AWAY * burn,
+            "tick {tick}, burning {burn}: {lease:?}"
+        );
+        assert!(lease.valid_until.unwrap() >= play.now + VALID / 2 - TICK);
+        assert!(
+            total - spent <= (4_000 * burn).max(2 * LEASE_WANT_MIN),
+            "tick {tick}, burning {burn}: {total} granted, {spent} spent"
+        );
+    }
+}
+
+#[test]
+fn a_lease_outlasts_a_restart_of_billing_in_credit_and_in_time() {
+    for burn in [1, 10_000, 1_000_000, 60_000_000, 200_000_000] {
+        outlasts(burn);
+    }
+}
+
+#[test]
+fn a_lost_reply_told_again_does_not_make_the_wish_grow() {
+    let mut play = Play::new();
+    play.grant(LEASE_WANT_MIN);
+    play.grant(LEASE_WANT_MIN);
+    assert_eq!(play.ledger.wish(), LEASE_WANT_MIN);
 }
