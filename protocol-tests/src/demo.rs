@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::deadline::wait_for;
 use crate::drivers::Target;
-use crate::{money, process};
+use crate::process;
+use crate::world::World;
 
 /// From the start of the binary to its `weir demo ready`; the README promises this.
 pub const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -174,12 +175,6 @@ impl Demo {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    /// The demo tenant at the gate.
-    #[must_use]
-    pub fn tenant(&self) -> Target {
-        Target::demo(self.address("listen"))
-    }
-
     /// The demo tenant at the server behind the gate.
     #[must_use]
     pub fn server(&self) -> Target {
@@ -190,82 +185,6 @@ impl Demo {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// Runs an operator's command.
-    ///
-    /// # Panics
-    /// When it does not start.
-    #[must_use]
-    pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(binary("weir"))
-            .args(arguments)
-            .arg("--data-dir")
-            .arg(&self.directory)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap_or_else(|error| panic!("weir {arguments:?}: {error}"))
-    }
-
-    /// Runs an operator's command that must succeed, and reads its `--json`.
-    ///
-    /// # Panics
-    /// When it fails or prints no JSON.
-    #[must_use]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.run(&[arguments, &["--json"]].concat());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "weir {arguments:?}: {} {text}{errors}",
-            output.status
-        );
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("weir {arguments:?}: {error}: {text}"))
-    }
-
-    /// The account's balance in nano-units once all that had ended is settled.
-    #[must_use]
-    pub fn settled_balance(&self) -> i64 {
-        let account = self.json(&["account", "show", "demo", "--wait-settled"]);
-        money::nanos(
-            account["balance"]
-                .as_str()
-                .unwrap_or_else(|| panic!("no balance: {account}")),
-        )
-    }
-
-    /// Adds credit, in nano-units.
-    pub fn top_up(&self, nanos: i64) {
-        let _ = self.json(&["top-up", "demo", &money::decimal(nanos)]);
-    }
-
-    /// The account's requests, oldest first.
-    ///
-    /// # Panics
-    /// When it prints no array.
-    #[must_use]
-    pub fn usage(&self) -> Vec<Value> {
-        let usage = self.json(&["usage", "--account", "demo"]);
-        usage
-            .as_array()
-            .unwrap_or_else(|| panic!("no array: {usage}"))
-            .clone()
-    }
-
-    /// Asserts that every sum of the books agrees.
-    ///
-    /// # Panics
-    /// When one does not; with what `weir reconcile` says.
-    pub fn reconcile(&self) {
-        let output = self.run(&["reconcile", "--json"]);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        assert!(
-            answer["ok"] == true && output.status.success(),
-            "reconcile: {text}{:?}",
-            output.stderr
-        );
     }
 
     /// Bytes of memory that it holds (VmRSS) or has held at most (VmHWM).
@@ -298,6 +217,16 @@ impl Demo {
         let status = wait_for(STOP_WITHIN, || self.child.try_wait().ok().flatten());
         let status = status.unwrap_or_else(|| panic!("the demo did not stop within {STOP_WITHIN:?}"));
         assert!(status.success(), "the demo stopped with {status}");
+    }
+}
+
+impl World for Demo {
+    fn tenant(&self) -> Target {
+        Target::demo(self.address("listen"))
+    }
+
+    fn aim(&self, command: &mut Command) {
+        command.arg("--data-dir").arg(&self.directory);
     }
 }
 

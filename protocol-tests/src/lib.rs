@@ -1,4 +1,4 @@
-//! What the tests stand on: vectors, captures and oracles for the protocol; a running demo and real drivers for the whole.
+//! What the tests stand on: vectors, captures and oracles for the protocol; a running demo or stack and real drivers for the whole.
 //!
 //! Everything here blocks and has a deadline; a test that needs several connections uses threads.
 
@@ -12,6 +12,8 @@ pub mod pcap;
 pub mod process;
 pub mod raw;
 pub mod rows;
+pub mod stack;
 pub mod stream_maker;
 pub mod trace;
 pub mod vectors;
+pub mod world;

@@ -1,6 +1,7 @@
 //! Counts the rows in raw bytes that came from a gate, packets and torn ends included.
 
 use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketType};
+use weir_tds::token::TokenKind;
 use weir_tds::version::TdsVersion;
 use weir_tds::walker::{Budget, Step, Walker, WalkerOptions};
 
@@ -13,6 +14,7 @@ pub struct Rows {
     last: bool,
     counted: Counted,
     row_began: u64,
+    error: Option<i32>,
 }
 
 /// What was counted so far.
@@ -48,7 +50,14 @@ impl Rows {
                 ..Counted::default()
             },
             row_began: 0,
+            error: None,
         }
+    }
+
+    /// Number of the last ERROR that came.
+    #[must_use]
+    pub fn error(&self) -> Option<i32> {
+        self.error
     }
 
     /// What was counted so far.
@@ -113,6 +122,13 @@ impl Rows {
             let walk = self.walker.walk(body, &mut budget);
             let walk = walk.unwrap_or_else(|error| panic!("no token stream: {error}"));
             let spent = walk.step == Step::BudgetSpent;
+            if let Step::Token(token) = &walk.step
+                && token.kind == TokenKind::Error
+            {
+                // Behind the token's byte and its length [MS-TDS 2.2.7.10].
+                let number = token.bytes.get(3..7).and_then(|bytes| bytes.try_into().ok());
+                self.error = number.map(i32::from_le_bytes);
+            }
             body = &body[walk.consumed..];
             self.counted.rows += self.walker.rows() - before;
             if spent {

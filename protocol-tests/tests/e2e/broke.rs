@@ -3,6 +3,7 @@
 use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::drivers::{Driver, Session};
 use weir_protocol_tests::money::{DEMO_ROW, decimal, nanos};
+use weir_protocol_tests::world::World;
 
 use crate::fleet;
 

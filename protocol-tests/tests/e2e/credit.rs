@@ -7,6 +7,7 @@ use weir_protocol_tests::deadline::wait_for;
 use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::drivers::{Driver, Reply, Session};
 use weir_protocol_tests::money::{DEMO_ROW, UNIT, decimal, nanos};
+use weir_protocol_tests::world::World;
 
 use crate::fleet;
 

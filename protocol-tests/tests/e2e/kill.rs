@@ -8,6 +8,7 @@ use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::money::{DEMO_ROW, UNIT};
 use weir_protocol_tests::raw::Raw;
 use weir_protocol_tests::rows::{Counted, Rows};
+use weir_protocol_tests::world::World;
 
 /// Kills, each at a moment of its own.
 const KILLS: usize = 10;

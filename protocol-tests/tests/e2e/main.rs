@@ -2,10 +2,15 @@
 
 mod books;
 mod broke;
+mod chaos;
 mod credit;
 mod fleet;
 mod kill;
+mod load;
 mod memory;
+mod mixed;
 mod mock;
+mod outage;
 mod refusals;
+mod stack;
 mod tiberius_driver;

@@ -11,6 +11,7 @@ use weir_protocol_tests::gate::Gate;
 use weir_protocol_tests::money::DEMO_ROW;
 use weir_protocol_tests::raw::Raw;
 use weir_protocol_tests::rows::{Counted, Rows};
+use weir_protocol_tests::world::World;
 use weir_sandbox::Backend;
 use weir_sandbox::scenario::{Rule, Scenario, Step};
 

@@ -1,12 +1,13 @@
-//! What the proxy counted is what the drivers saw, query by query, and every book adds up to it.
+//! Two hundred mixed queries from eight connections: what the proxy counted is what the drivers saw, query by query, and every book
+//! adds up to it.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use serde_json::Value;
-use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::drivers::{Driver, Target};
-use weir_protocol_tests::money::{DEMO_ROW, UNIT, nanos};
+use weir_protocol_tests::money::{DEMO_ROW, nanos};
+use weir_protocol_tests::world::World;
 
 use crate::fleet;
 
@@ -16,19 +17,22 @@ const CONNECTIONS: usize = 8;
 /// Queries of all connections.
 const QUERIES: usize = 200;
 
-/// What the mixed queries may cost at most, and more.
-const CREDIT: &str = "50.00";
+/// What was used in all.
+pub(crate) struct Used {
+    /// Rows of each query that gave some, ascending.
+    pub(crate) rows: Vec<u64>,
+    /// What they cost, nano-units.
+    pub(crate) cost: i64,
+}
 
-#[test]
-fn two_hundred_mixed_queries_are_counted_as_the_drivers_saw_them() {
-    let place = Place::new();
-    let demo = place.start(CREDIT);
-    let mut seen: Vec<u64> = everyone(&demo.tenant())
+/// Runs them on a world whose account begins with `credit` nano-units, more than enough, and checks every book.
+pub(crate) fn run(world: &dyn World, credit: i64) -> Used {
+    let mut seen: Vec<u64> = everyone(&world.tenant())
         .into_iter()
         .filter(|rows| *rows > 0)
         .collect();
-    let balance = demo.settled_balance();
-    let usage = demo.usage();
+    let balance = world.settled_balance();
+    let usage = world.usage();
     let mut counted: Vec<u64> = usage
         .iter()
         .filter_map(|request| request["rows"].as_u64())
@@ -42,33 +46,26 @@ fn two_hundred_mixed_queries_are_counted_as_the_drivers_saw_them() {
     );
     let rows: u64 = seen.iter().sum();
     let cost = i64::try_from(rows).expect("few rows") * DEMO_ROW;
-    assert_eq!(balance, 50 * UNIT - cost);
+    assert_eq!(balance, credit - cost);
     assert_ids_are_unique(&usage);
-    assert_books(&demo, cost);
-    demo.stop();
+    assert_books(world, cost);
+    Used { rows: seen, cost }
 }
 
-/// All sums of the books are the cost of the rows that the drivers saw.
-fn assert_books(demo: &Demo, cost: i64) {
-    let answer = demo.json(&["reconcile"]);
-    assert!(
-        answer["ok"] == true && answer["first_difference"].is_null(),
-        "{answer}"
-    );
+/// All sums of the books are this cost.
+pub(crate) fn assert_books(world: &dyn World, cost: i64) {
+    let sums = world.reconcile();
     for book in ["usage", "charges", "captures", "read_model", "items"] {
-        let sum = answer["sums"][book]
+        let sum = sums[book]
             .as_str()
-            .unwrap_or_else(|| panic!("no sum of {book}: {answer}"));
-        assert_eq!(nanos(sum).abs(), cost, "{book}: {answer}");
+            .unwrap_or_else(|| panic!("no sum of {book}: {sums}"));
+        assert_eq!(nanos(sum).abs(), cost, "{book}: {sums}");
     }
-    assert_eq!(
-        nanos(answer["sums"]["postings"].as_str().unwrap_or("0")),
-        0,
-        "{answer}"
-    );
+    assert_eq!(nanos(sums["postings"].as_str().unwrap_or("0")), 0, "{sums}");
 }
 
-fn assert_ids_are_unique(usage: &[Value]) {
+/// No request stands twice.
+pub(crate) fn assert_ids_are_unique(usage: &[Value]) {
     let mut ids = BTreeMap::new();
     for request in usage {
         *ids.entry(request["id"].to_string()).or_insert(0) += 1;

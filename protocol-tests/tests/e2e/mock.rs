@@ -7,6 +7,7 @@ use weir_protocol_tests::demo::Place;
 use weir_protocol_tests::drivers::Target;
 use weir_protocol_tests::gate::Gate;
 use weir_protocol_tests::money::{DEMO_ROW, UNIT};
+use weir_protocol_tests::world::World;
 
 use crate::fleet;
 

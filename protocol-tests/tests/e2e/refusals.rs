@@ -8,6 +8,7 @@ use weir_protocol_tests::demo::{Demo, Place};
 use weir_protocol_tests::drivers::{self, Driver, ServerError, Target};
 use weir_protocol_tests::gate::{Gate, free_address};
 use weir_protocol_tests::raw::{Raw, prelogin};
+use weir_protocol_tests::world::World;
 use weir_tds::packet::PacketType;
 use weir_tds::prelogin::Encryption;
 

@@ -1,0 +1,4 @@
+//! The whole line on the real stores, as `scripts/stack` starts it.
+
+mod books;
+mod script;
