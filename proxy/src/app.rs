@@ -4,16 +4,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weir_embedded::Log;
 use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use crate::{
-    adapters::{billing_grpc::BillingGrpc, embedded_outbox::EmbeddedOutbox, system_clock::SystemClock},
+    adapters::{billing_grpc::BillingGrpc, system_clock::SystemClock},
     config::{ClientEncryption, Config, ConfigError, UpstreamEncryption},
     credit::{Credit, CreditOptions},
     driver::World,
     journal::{Journal, JournalError, JournalOptions},
-    listener,
+    listener, outboxes,
     session::Settings,
     ship::Shipper,
     tls,
@@ -36,6 +35,24 @@ pub enum StartError {
     /// The outbox cannot be used.
     #[error("outbox_path: {0}")]
     Outbox(String),
+    /// A server did not come up in time.
+    #[error("{key}: {cause}; waited {waited:?}, start it or correct the address")]
+    Away {
+        /// Which key names it.
+        key: &'static str,
+        /// The last attempt's failure, with the address.
+        cause: String,
+        /// How long (`start_wait_ms`).
+        waited: Duration,
+    },
+    /// A server is set up in a way that breaks a promise, or does not let the proxy in.
+    #[error("{key}: {cause}")]
+    Server {
+        /// Which key names it.
+        key: &'static str,
+        /// The setting, its value and the remedy.
+        cause: String,
+    },
     /// Billing's address is not one.
     #[error("billing_url: {0}")]
     Billing(String),
@@ -47,6 +64,14 @@ pub enum StartError {
         /// The system's word.
         error: std::io::Error,
     },
+}
+
+impl StartError {
+    /// True when the operator must change something; false for what may pass.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Server { .. })
+    }
 }
 
 /// A running proxy.
@@ -68,15 +93,15 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.checked()?;
     let settings = settings(&config)?;
+    // Before the journal, whose opening begins an epoch.
+    let outbox = outboxes::open(&config).await?;
     let (dir, options) = (config.data_dir.clone(), JournalOptions::default());
     let opened = tokio::task::spawn_blocking(move || Journal::open(&dir, options)).await;
     let journal = opened.map_err(|e| StartError::Outbox(e.to_string()))??;
     let deadline = Duration::from_millis(config.billing_deadline_ms);
     let billing = BillingGrpc::new(&config.billing_url, config.token.reveal(), deadline)
         .map_err(|e| StartError::Billing(e.to_string()))?;
-    let log = Log::open(&config.outbox_path).map_err(|e| StartError::Outbox(e.to_string()))?;
-    let outbox = EmbeddedOutbox::new(log, journal.proxy());
-    let shipper = Shipper::start(journal.clone(), Arc::new(outbox));
+    let shipper = Shipper::start(journal.clone(), outbox.of(journal.proxy()));
     let credit_options = CreditOptions {
         deadline,
         idle: Duration::from_millis(config.lease_idle_ms),

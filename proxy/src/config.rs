@@ -7,11 +7,16 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, Serializer};
+use weir_servers::ServerUrl;
 
 /// Bounds of `chunk_bytes`: below, system calls dominate; above, a crash could charge for more than a client sees.
 pub const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=1024 * 1024;
 /// Bounds of every deadline.
 pub const DEADLINE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
+/// Longest wait for servers at the start, milliseconds: an hour.
+const START_WAIT_MAX_MS: u64 = 3_600_000;
+/// Longest prefix of keys, characters.
+const PREFIX_MAX: usize = 63;
 
 /// A bearer token: sent, and never shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -80,8 +85,14 @@ pub struct Config {
     pub upstream: String,
     /// The journal's directory: this proxy's identity and its unsettled usage. Never share it, never copy it.
     pub data_dir: PathBuf,
-    /// The embedded outbox's file, which billing reads.
+    /// The embedded outbox's file, which billing reads; left alone when `redis_url` is given.
     pub outbox_path: PathBuf,
+    /// Redis for the outbox, `redis://…` or `rediss://…`, or `file:PATH` of a file that holds the address. Billing's must be the same.
+    pub redis_url: Option<ServerUrl>,
+    /// What the keys in Redis begin with; billing's must be the same.
+    pub redis_prefix: String,
+    /// How long `run` waits for a server that is away at the start, milliseconds.
+    pub start_wait_ms: u64,
     /// Billing's gRPC address, `http://host:port`.
     pub billing_url: String,
     /// Sent to billing.
@@ -127,6 +138,9 @@ impl Default for Config {
             upstream: String::new(),
             data_dir: PathBuf::from("/var/lib/weir/proxy"),
             outbox_path: PathBuf::from("/var/lib/weir/outbox.db"),
+            redis_url: None,
+            redis_prefix: "weir".to_owned(),
+            start_wait_ms: 30_000,
             billing_url: "http://127.0.0.1:3006".to_owned(),
             token: Token::default(),
             token_file: None,
@@ -208,10 +222,12 @@ impl Config {
     /// A key of the wrong type.
     pub fn with<K: Serialize>(self, keys: &K) -> Result<Self, ConfigError> {
         let wrong = |what: String| ConfigError::Value { key: "flags", what };
-        let token = self.token.clone();
         let mut table = toml::Table::try_from(&self).map_err(|e| wrong(e.to_string()))?;
-        // The token is hidden when it is written; it is carried over by hand.
-        table.insert("token".to_owned(), token.reveal().into());
+        // Secrets are hidden when they are written; they are carried over by hand.
+        table.insert("token".to_owned(), self.token.reveal().into());
+        if let Some(url) = &self.redis_url {
+            table.insert("redis_url".to_owned(), url.reveal().into());
+        }
         table.extend(toml::Table::try_from(keys).map_err(|e| wrong(e.to_string()))?);
         table
             .try_into()
@@ -226,7 +242,7 @@ impl Config {
             .map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
     }
 
-    /// Checks every key, and reads the token file.
+    /// Checks every key, and reads the files that hold secrets.
     ///
     /// # Errors
     /// The first key that cannot be used.
@@ -271,6 +287,7 @@ impl Config {
         if self.sessions_max == 0 {
             return value("sessions_max", "must be at least 1".into());
         }
+        self.check_outbox()?;
         if self.token.reveal().is_empty()
             && let Some(path) = self.token_file.clone()
         {
@@ -286,6 +303,33 @@ impl Config {
             }
         }
         Ok(self)
+    }
+
+    fn check_outbox(&mut self) -> Result<(), ConfigError> {
+        let value = |key, what: String| Err(ConfigError::Value { key, what });
+        if let Some(url) = self.redis_url.take() {
+            if !cfg!(feature = "servers") {
+                let what =
+                    "this build has no adapter for Redis: use the `weir-proxy` program, or leave the key out";
+                return value("redis_url", what.into());
+            }
+            match url.resolve(&["redis://", "rediss://"]) {
+                Ok(url) => self.redis_url = Some(url),
+                Err(error) => return value("redis_url", error.to_string()),
+            }
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let begins = self.redis_prefix.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins || self.redis_prefix.len() > PREFIX_MAX || !self.redis_prefix.chars().all(plain) {
+            return value(
+                "redis_prefix",
+                format!("must be 1 to {PREFIX_MAX} of a-z 0-9 _ and begin with a letter"),
+            );
+        }
+        if self.start_wait_ms > START_WAIT_MAX_MS {
+            return value("start_wait_ms", format!("must be at most {START_WAIT_MAX_MS} ms"));
+        }
+        Ok(())
     }
 }
 
@@ -328,12 +372,47 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_never_shown() {
+    fn secrets_are_never_shown_and_survive_the_flags() {
         let config = Config {
             token: "secret-word".to_owned().into(),
+            redis_url: Some("redis://:secret-word@cache".into()),
             ..plain()
         };
         assert!(!format!("{config:?}").contains("secret-word"));
         assert!(!toml::to_string(&config).unwrap().contains("secret-word"));
+        let config = config.with(&toml::Table::new()).unwrap();
+        assert_eq!(config.token.reveal(), "secret-word");
+        assert_eq!(config.redis_url.unwrap().reveal(), "redis://:secret-word@cache");
+    }
+
+    #[test]
+    fn a_wrong_address_or_prefix_is_named_without_its_secret() {
+        let wrong = |config: Config| config.checked().unwrap_err().to_string();
+        let scheme = wrong(Config {
+            redis_url: Some("http://u:secret-word@cache".into()),
+            ..plain()
+        });
+        assert!(
+            scheme.starts_with("redis_url: ") && !scheme.contains("secret-word"),
+            "{scheme}"
+        );
+        for prefix in ["", "Weir", "1", "a:b"] {
+            let redis_prefix = prefix.to_owned();
+            assert!(
+                wrong(Config {
+                    redis_prefix,
+                    ..plain()
+                })
+                .starts_with("redis_prefix: ")
+            );
+        }
+        let start_wait_ms = START_WAIT_MAX_MS + 1;
+        assert!(
+            wrong(Config {
+                start_wait_ms,
+                ..plain()
+            })
+            .starts_with("start_wait_ms: ")
+        );
     }
 }

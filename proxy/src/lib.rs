@@ -19,6 +19,7 @@ mod driver;
 pub mod gate;
 pub mod journal;
 mod listener;
+mod outboxes;
 pub mod ports;
 pub mod session;
 pub mod ship;
@@ -26,3 +27,4 @@ pub mod tls;
 
 pub use app::{Running, StartError, start};
 pub use config::Config;
+pub use outboxes::check_servers;

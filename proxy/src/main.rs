@@ -35,7 +35,11 @@ enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run,
     /// Check the configuration and say what is wrong with it.
-    Check,
+    Check {
+        /// Also connect to the servers of the outbox, if any, and check their settings; changes nothing there.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Print the configuration that `run` would use, without secrets.
     PrintConfig,
 }
@@ -55,6 +59,18 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_OUTBOX_PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     outbox_path: Option<PathBuf>,
+    /// redis://… for the outbox, or file:PATH of a file that holds the address.
+    #[arg(long, global = true, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_url: Option<String>,
+    /// What the keys in Redis begin with.
+    #[arg(long, global = true, env = "WEIR_REDIS_PREFIX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_prefix: Option<String>,
+    /// How long to wait for servers that are away at the start.
+    #[arg(long, global = true, env = "WEIR_START_WAIT_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_wait_ms: Option<u64>,
     #[arg(long, global = true, env = "WEIR_BILLING_URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     billing_url: Option<String>,
@@ -133,10 +149,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_CONFIG, &error),
     };
     match cli.command {
-        Command::Check => {
+        Command::Check { connect: false } => {
             println!("ok");
             ExitCode::SUCCESS
         }
+        Command::Check { connect: true } => on_runtime(check(config)),
         Command::PrintConfig => match toml::to_string_pretty(&config) {
             Ok(text) => {
                 print!("{text}");
@@ -144,7 +161,7 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(EXIT_FAILURE, &error),
         },
-        Command::Run => run(config),
+        Command::Run => on_runtime(run(config)),
     }
 }
 
@@ -153,29 +170,51 @@ fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(config: Config) -> ExitCode {
+/// The operator's fault ends with another code than a failure that may pass.
+fn not_started(error: &StartError) -> ExitCode {
+    let code = if error.is_configuration() {
+        EXIT_CONFIG
+    } else {
+        EXIT_FAILURE
+    };
+    fail(code, error)
+}
+
+fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(EXIT_FAILURE, &error),
-    };
-    runtime.block_on(async {
-        let running = match weir_proxy::start(config).await {
-            Ok(running) => running,
-            Err(error @ StartError::Config(_)) => return fail(EXIT_CONFIG, &error),
-            Err(error) => return fail(EXIT_FAILURE, &error),
-        };
-        tracing::info!(listen = %running.addr, "proxy is ready");
-        if let Err(error) = until_told_to_stop().await {
-            tracing::error!(%error, "cannot wait for signals");
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(EXIT_FAILURE, &error),
+    }
+}
+
+async fn check(config: Config) -> ExitCode {
+    match weir_proxy::check_servers(&config).await {
+        Ok(servers) => {
+            for server in servers {
+                println!("{server}: ok");
+            }
+            ExitCode::SUCCESS
         }
-        running.stop().await;
-        ExitCode::SUCCESS
-    })
+        Err(error) => not_started(&error),
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
+    let running = match weir_proxy::start(config).await {
+        Ok(running) => running,
+        Err(error) => return not_started(&error),
+    };
+    tracing::info!(listen = %running.addr, "proxy is ready");
+    if let Err(error) = until_told_to_stop().await {
+        tracing::error!(%error, "cannot wait for signals");
+    }
+    running.stop().await;
+    ExitCode::SUCCESS
 }
 
 async fn until_told_to_stop() -> std::io::Result<()> {

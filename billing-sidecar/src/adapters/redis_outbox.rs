@@ -1,7 +1,5 @@
 //! The outbox port on Redis streams.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use weir_contracts::event::Place;
 use weir_servers::{
@@ -18,20 +16,17 @@ const NAME: &str = "the outbox";
 pub struct RedisOutbox(Log);
 
 impl RedisOutbox {
-    /// Streams whose keys begin with `prefix:`. Connects with the first call, and again after each loss.
+    /// Connects to the streams whose keys begin with `prefix:`, and checks the server's version, role and settings; what could not be
+    /// checked is logged. Later losses of the connection mend themselves.
     ///
     /// # Errors
-    /// The address cannot be used.
-    pub fn connect(url: &ServerUrl, prefix: &str) -> Result<Self, RedisError> {
-        Log::connect(url, prefix).map(Self)
-    }
-
-    /// Waits up to `wait` for the server, and checks its version, role and settings. Answers warnings: what could not be checked.
-    ///
-    /// # Errors
-    /// As [`Log::ready`]: [`RedisError::is_unavailable`] tells a server that is away from one that is set up wrong.
-    pub async fn ready(&self, wait: Duration) -> Result<Vec<String>, RedisError> {
-        self.0.ready(wait).await
+    /// [`PortError::Unavailable`]: it is away, or still loading. [`PortError::Settings`]: waiting does not help.
+    pub async fn open(url: &ServerUrl, prefix: &str) -> Result<Self, PortError> {
+        let log = Log::connect(url, prefix).map_err(start_error)?;
+        for warning in log.check_settings().await.map_err(start_error)? {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self(log))
     }
 }
 
@@ -46,6 +41,14 @@ fn place(position: Position) -> Place {
     Place {
         epoch: position.epoch,
         sequence: position.sequence,
+    }
+}
+
+fn start_error(error: RedisError) -> PortError {
+    if error.is_unavailable() {
+        PortError::Unavailable(NAME, error.to_string())
+    } else {
+        PortError::Settings(NAME, error.to_string())
     }
 }
 
