@@ -30,6 +30,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const TURNS_MAX: u32 = 5;
 /// The cursor is made durable at most this often: each time costs an `fsync`, and being late only delays trimming.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(200);
+/// While something that was shipped is not confirmed, the outbox is looked at this often: it may have forgotten it with nothing new to ship.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why one round of shipping failed.
 #[derive(Debug, thiserror::Error)]
@@ -156,9 +158,10 @@ impl Ship {
         let mut pause = PAUSE_MIN;
         let mut failing_since: Option<Instant> = None;
         let mut reader = None;
+        let mut look = false;
         loop {
             appended.mark_unchanged();
-            match self.drain(&mut reader).await {
+            match self.drain(&mut reader, std::mem::take(&mut look)).await {
                 Ok(()) => {
                     (pause, failing_since) = (PAUSE_MIN, None);
                     self.journal.set_outbox_trouble(None);
@@ -168,6 +171,7 @@ impl Ship {
                     tokio::select! {
                         changed = appended.changed() => if changed.is_err() { return },
                         _ = stop.changed() => {}
+                        () = tokio::time::sleep(LOOK_AGAIN), if self.awaits_confirmation(reader.as_ref()) => look = true,
                     }
                 }
                 Err(e) => {
@@ -185,11 +189,18 @@ impl Ship {
         }
     }
 
-    /// Ships until nothing is left.
-    async fn drain(&self, kept: &mut Option<JournalReader>) -> Result<(), ShipError> {
+    fn awaits_confirmation(&self, reader: Option<&JournalReader>) -> bool {
+        reader.is_some_and(|r| r.after() > self.journal.confirmed())
+    }
+
+    /// Ships until nothing is left; with `look`, first sees whether the outbox still ends where it was left.
+    async fn drain(&self, kept: &mut Option<JournalReader>, look: bool) -> Result<(), ShipError> {
         let mut reader = match kept.take() {
-            Some(reader) => reader,
-            None => self.start_at(limited(self.outbox.last()).await?),
+            Some(reader) if !look => reader,
+            left => match (limited(self.outbox.last()).await?, left) {
+                (last, Some(reader)) if last == reader.after() => reader,
+                (last, _) => self.start_at(last),
+            },
         };
         let mut turns = 0;
         loop {
