@@ -10,6 +10,8 @@ pub mod postgres;
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "testing")]
+pub mod redis_process;
 mod url;
 
 pub use url::{ServerUrl, UrlError};

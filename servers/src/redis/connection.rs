@@ -147,12 +147,13 @@ impl Server {
                 self.refused(format!("{cause}; check the user and password in the address"))
             }
             ErrorKind::InvalidClientConfig => RedisError::Address(format!("{}: {cause}", self.shown)),
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                self.refused(format!("{cause}; give this user the right (ACL)"))
-            }
             ErrorKind::UnexpectedReturnType | ErrorKind::Parse | ErrorKind::RESP3NotSupported => {
                 self.refused(format!("{cause}; is this a Redis server?"))
             }
+            _ if may_not(error) => RedisError::NotAllowed {
+                server: self.shown.clone(),
+                cause,
+            },
             _ => match error.code() {
                 Some("NOAUTH" | "WRONGPASS") => {
                     self.refused(format!("{cause}; check the user and password in the address"))
@@ -177,4 +178,12 @@ fn is_reusable(error: &redis::RedisError) -> bool {
         ErrorKind::Extension => error.code() != Some("UNBLOCKED"),
         _ => false,
     }
+}
+
+/// Not allowed to this user, or taken away from all of them by a managed server.
+fn may_not(error: &redis::RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || error
+            .detail()
+            .is_some_and(|detail| detail.starts_with("unknown command"))
 }

@@ -31,7 +31,15 @@ pub enum RedisError {
         /// What happened.
         cause: String,
     },
-    /// It answers, and will give the same answer until somebody changes something: a wrong password, a missing right, a key of another kind.
+    /// This user may not call that, or the server has no such command.
+    #[error("Redis at {server} does not allow it: {cause}; give this user the right (ACL)")]
+    NotAllowed {
+        /// The address, without its password.
+        server: String,
+        /// Its own words.
+        cause: String,
+    },
+    /// It answers, and will give the same answer until somebody changes something: a wrong password, a key of another kind.
     #[error("Redis at {server} refuses: {cause}")]
     Refused {
         /// The address, without its password.

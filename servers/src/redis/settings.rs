@@ -10,6 +10,8 @@ use super::{Log, RedisError, connection::Server};
 const VERSION_MIN: (u32, u32) = (6, 2);
 /// Between two looks at a server that does not answer yet.
 const WAIT_PAUSE: Duration = Duration::from_millis(250);
+/// While waiting, a line is logged this often.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Log {
     /// Checks the server's version, role and settings. Answers warnings: what could not be checked.
@@ -23,7 +25,7 @@ impl Log {
             .await;
         match info {
             Ok(info) => check(&self.server, &info),
-            Err(RedisError::Refused { cause, .. }) if cause.contains("NOPERM") => {
+            Err(RedisError::NotAllowed { .. }) => {
                 // Signs in and may do the rest, as far as can be seen.
                 self.last("").await?;
                 Ok(vec![format!(
@@ -42,10 +44,14 @@ impl Log {
     /// As there; [`RedisError::Unavailable`] only after `wait`.
     pub async fn ready(&self, wait: Duration) -> Result<Vec<String>, RedisError> {
         let end = Instant::now() + wait;
+        let mut told = None::<Instant>;
         loop {
             match self.check_settings().await {
                 Err(error) if error.is_unavailable() && Instant::now() + WAIT_PAUSE < end => {
-                    tracing::warn!(%error, "waiting for Redis");
+                    if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                        tracing::warn!("waiting for a server: {error}");
+                        told = Some(Instant::now());
+                    }
                     tokio::time::sleep(WAIT_PAUSE).await;
                 }
                 answer => return answer,
