@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod billing_grpc;
+mod contract;
 mod credit;
 mod fake_billing;
 mod full_disk;
 mod journal;
 mod killed;
+mod real;
 mod session;
 mod ship;

@@ -68,13 +68,14 @@ impl Outbox for Flaky {
     }
 }
 
-struct Yard {
+/// A journal in a directory of its own.
+pub(crate) struct Yard {
     dir: tempfile::TempDir,
-    journal: Journal,
+    pub(crate) journal: Journal,
 }
 
 impl Yard {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
@@ -86,7 +87,7 @@ impl Yard {
         Log::open_alone(&self.dir.path().join(name)).unwrap()
     }
 
-    fn stream(&self) -> String {
+    pub(crate) fn stream(&self) -> String {
         format!("usage:{}", self.journal.proxy())
     }
 
@@ -94,7 +95,8 @@ impl Yard {
         EmbeddedOutbox::new(log.clone(), self.journal.proxy())
     }
 
-    fn restart(self) -> Self {
+    /// A new epoch on the same directory.
+    pub(crate) fn restart(self) -> Self {
         let Self { dir, journal } = self;
         drop(journal);
         // A read that was under way when the shipper was stopped may still hold the directory.
@@ -107,7 +109,8 @@ impl Yard {
         }
     }
 
-    async fn work(&self, records: u32) {
+    /// Adds so many records of one session.
+    pub(crate) async fn work(&self, records: u32) {
         let session = SessionRecord {
             account: account(),
             principal: "demo".into(),
