@@ -204,6 +204,7 @@ impl EventStore for SqliteEventStore {
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        batch.last_position()?;
         let _turn = self.turn();
         let mut writer = locked(&self.writer);
         let commit = writer

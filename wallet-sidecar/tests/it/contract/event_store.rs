@@ -1,5 +1,7 @@
 //! What every event store must do, its unhappy half included.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use weir_contracts::money::{Amount, Currency};
 use weir_wallet::{
@@ -9,18 +11,20 @@ use weir_wallet::{
     wallet::{Event, Recorded, WalletId},
 };
 
-fn wallet(name: &str) -> WalletId {
+use super::subscriber::Subscribers;
+
+pub(crate) fn wallet(name: &str) -> WalletId {
     WalletId::of_user(&name.parse().unwrap())
 }
 
-fn opened(user: &str) -> Event {
+pub(crate) fn opened(user: &str) -> Event {
     Event::Opened {
         user: user.parse().unwrap(),
         currency: Currency::USD,
     }
 }
 
-fn topped_up(nanos: i128) -> Event {
+pub(crate) fn topped_up(nanos: i128) -> Event {
     Event::ToppedUp {
         amount: Amount::from_nanos(nanos),
         to_receivable: Amount::ZERO,
@@ -31,14 +35,20 @@ fn topped_up(nanos: i128) -> Event {
     }
 }
 
-fn append(user: &str, first_position: u64, first_version: u64, events: Vec<Event>, key: &str) -> Append {
+pub(crate) fn append(
+    user: &str,
+    first_position: u64,
+    first_version: u64,
+    events: Vec<Event>,
+    key: &str,
+) -> Append {
     let recorded = events.into_iter().enumerate().map(|(n, event)| {
         let posted = postings(&event);
         let recorded = Recorded {
             position: first_position + n as u64,
             wallet: wallet(user),
             version: first_version + n as u64,
-            at: "2026-11-21T10:00:00.123456Z".parse::<Timestamp>().unwrap(),
+            at: "2026-11-21T10:00:00.123456789Z".parse::<Timestamp>().unwrap(),
             event,
         };
         (recorded, posted)
@@ -60,7 +70,7 @@ fn append(user: &str, first_position: u64, first_version: u64, events: Vec<Event
     }
 }
 
-fn batch(expected_head: u64, appends: Vec<Append>) -> Batch {
+pub(crate) fn batch(expected_head: u64, appends: Vec<Append>) -> Batch {
     Batch {
         expected_head,
         appends,
@@ -73,6 +83,7 @@ pub(crate) fn event_store_contract(open: &dyn Fn() -> Box<dyn EventStore>) {
     an_empty_store_is_empty(store.as_ref());
     all_of_a_batch_is_written_and_read_back(store.as_ref());
     what_does_not_fit_is_a_conflict_and_writes_nothing(store.as_ref());
+    positions_that_do_not_go_on_are_refused(store.as_ref());
     messages_wait_in_order_until_relayed(store.as_ref());
     transactions_and_postings_are_found_by_position(store.as_ref());
     drop(store);
@@ -81,6 +92,10 @@ pub(crate) fn event_store_contract(open: &dyn Fn() -> Box<dyn EventStore>) {
     assert!(store.answer("k1").unwrap().is_some());
     two_openers_cannot_both_write(store.as_ref(), open().as_ref());
     snapshots_only_move_forward(store.as_ref());
+    the_same_again_changes_nothing(store.as_ref());
+    amounts_come_back_exactly(store.as_ref());
+    of_writers_that_race_each_event_is_written_once(open);
+    a_reader_may_begin_again_anywhere(open().as_ref());
     store.check_writable().unwrap();
 }
 
@@ -145,33 +160,18 @@ fn all_of_a_batch_is_written_and_read_back(store: &dyn EventStore) {
 }
 
 fn what_does_not_fit_is_a_conflict_and_writes_nothing(store: &dyn EventStore) {
-    let good = append("b", 4, 2, vec![topped_up(7)], "k3");
+    let good = |head| append("b", head + 1, 2, vec![topped_up(7)], "k3");
     let wrong = [
-        (
-            2,
-            append("a", 4, 3, vec![topped_up(1)], ""),
-            "a head that moved on",
-        ),
-        (
-            9,
-            append("a", 10, 3, vec![topped_up(1)], ""),
-            "a head that is not there yet",
-        ),
-        (
-            3,
-            append("a", 5, 2, vec![topped_up(1)], ""),
-            "a version that exists",
-        ),
-        (
-            3,
-            append("a", 5, 3, vec![topped_up(1)], "k1"),
-            "a key that exists",
-        ),
+        (2, 3, "", "a head that moved on"),
+        (9, 3, "", "a head that is not there yet"),
+        (3, 2, "", "a version that exists"),
+        (3, 3, "k1", "a key that exists"),
     ];
-    for (head, bad, what) in wrong {
-        let outcome = store.commit(&batch(head, vec![good.clone(), bad]));
+    for (head, version, key, what) in wrong {
+        let bad = append("a", head + 2, version, vec![topped_up(1)], key);
+        let outcome = store.commit(&batch(head, vec![good(head), bad]));
         assert!(
-            matches!(outcome, Err(StoreError::Conflict { .. })),
+            matches!(outcome, Err(StoreError::Conflict { expected, .. }) if expected == head),
             "{what}: {outcome:?}"
         );
         assert_eq!(store.head().unwrap(), 3, "{what}");
@@ -182,7 +182,136 @@ fn what_does_not_fit_is_a_conflict_and_writes_nothing(store: &dyn EventStore) {
         );
         assert_eq!(store.outbox(10).unwrap().len(), 3, "{what}");
     }
-    store.commit(&batch(3, vec![good])).unwrap();
+    store.commit(&batch(3, vec![good(3)])).unwrap();
+}
+
+fn positions_that_do_not_go_on_are_refused(store: &dyn EventStore) {
+    let sent = store.outbox(10).unwrap();
+    for (first, second) in [(6, 7), (5, 7), (4, 5), (5, 5), (6, 5)] {
+        let appends = vec![
+            append("a", first, 3, vec![topped_up(1)], "k9"),
+            append("b", second, 3, vec![topped_up(1)], ""),
+        ];
+        let outcome = store.commit(&batch(4, appends));
+        assert!(
+            matches!(outcome, Err(StoreError::Damaged(_))),
+            "{first}, {second}: {outcome:?}"
+        );
+    }
+    assert_eq!(store.head().unwrap(), 4);
+    assert_eq!(store.answer("k9").unwrap(), None);
+    assert_eq!(store.outbox(10).unwrap(), sent);
+}
+
+/// A commit whose answer was lost is asked for again; and a key is asked for again with another command.
+fn the_same_again_changes_nothing(store: &dyn EventStore) {
+    let head = store.head().unwrap();
+    let one = batch(head, vec![append("c", head + 1, 1, vec![opened("c")], "k4")]);
+    store.commit(&one).unwrap();
+    let stored = store.answer("k4").unwrap();
+    let sent = store.outbox(10).unwrap();
+    let mut decided_anew = one.clone();
+    decided_anew.expected_head = head + 1;
+    decided_anew.appends[0].events[0].0.position = head + 2;
+    let mut other_command = batch(head + 1, vec![append("d", head + 2, 1, vec![opened("d")], "k4")]);
+    other_command.appends[0].answer.as_mut().unwrap().hash = [8; 32];
+    let only_the_answer = batch(head + 1, vec![append("c", head + 2, 2, vec![], "k4")]);
+    for again in [one, decided_anew, other_command, only_the_answer] {
+        let outcome = store.commit(&again);
+        assert!(matches!(outcome, Err(StoreError::Conflict { .. })), "{outcome:?}");
+    }
+    assert_eq!(store.head().unwrap(), head + 1);
+    assert_eq!(store.answer("k4").unwrap(), stored);
+    assert_eq!(store.outbox(10).unwrap(), sent);
+}
+
+fn amounts_come_back_exactly(store: &dyn EventStore) {
+    // The most that an amount can be, and the least.
+    let most: i128 = 9_999_999_999_999_999_999_999_999_999;
+    for (version, nanos) in (2..).zip([1, -1, most, -most, 1_000_000_000, 123_456_789_012_345_678]) {
+        let head = store.head().unwrap();
+        let mut exact = append("c", head + 1, version, vec![topped_up(nanos)], "");
+        let [first, second] = [nanos, -nanos].map(Amount::from_nanos);
+        let sides = &mut exact.events[0].1;
+        (sides[0].amount, sides[1].amount) = (first, second);
+        store.commit(&batch(head, vec![exact.clone()])).unwrap();
+        let posted = store.postings_after(head, 1).unwrap();
+        let found: Vec<_> = posted.iter().map(|p| p.posting).collect();
+        assert_eq!(found, exact.events[0].1);
+        assert_eq!(store.events_after(head, 1).unwrap()[0], exact.events[0].0);
+    }
+}
+
+/// Writers that each open the store for themselves and commit until all of their events are in.
+fn of_writers_that_race_each_event_is_written_once(open: &dyn Fn() -> Box<dyn EventStore>) {
+    const EACH: u64 = 20;
+    let store: Arc<dyn EventStore> = Arc::from(open());
+    let relayed = store.outbox(1000).unwrap();
+    if let Some(last) = relayed.last() {
+        store.relayed(last.sequence).unwrap();
+    }
+    let before = store.head().unwrap();
+    let subscribers = Subscribers::start(&store);
+    std::thread::scope(|scope| {
+        for user in ["w1", "w2", "w3"] {
+            let own = open();
+            scope.spawn(move || {
+                for version in 1..=EACH {
+                    while !try_append(own.as_ref(), user, version) {}
+                }
+            });
+        }
+    });
+    let written = store.events_after(before, 1000).unwrap();
+    let ids = subscribers.saw_all_up_to(before + 3 * EACH);
+    let expected: Vec<_> = written
+        .iter()
+        .map(|event| {
+            let user = ["w1", "w2", "w3"]
+                .into_iter()
+                .find(|user| wallet(user) == event.wallet);
+            format!("{}/{}", user.unwrap(), event.position)
+        })
+        .collect();
+    assert_eq!(ids, expected, "messages in commit order");
+}
+
+fn try_append(store: &dyn EventStore, user: &str, version: u64) -> bool {
+    let head = store.head().unwrap();
+    let next = append(
+        user,
+        head + 1,
+        version,
+        vec![topped_up(1)],
+        &format!("{user}-{version}"),
+    );
+    match store.commit(&batch(head, vec![next])) {
+        Ok(()) => true,
+        Err(StoreError::Conflict { .. }) => false,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn a_reader_may_begin_again_anywhere(store: &dyn EventStore) {
+    let head = store.head().unwrap();
+    for from in (0..=head).step_by(9) {
+        for limit in [1, 7, 1000] {
+            let mut seen = Vec::new();
+            let mut cursor = from;
+            loop {
+                let found = store.events_after(cursor, limit).unwrap();
+                assert!(found.len() <= limit);
+                seen.extend(found.iter().map(|event| event.position));
+                match found.last() {
+                    Some(last) => cursor = last.position,
+                    None => break,
+                }
+            }
+            assert!(seen.into_iter().eq(from + 1..=head), "from {from} by {limit}");
+        }
+    }
+    assert_eq!(store.events_after(head + 5, 10).unwrap(), []);
+    assert_eq!(store.events_after(0, 0).unwrap(), []);
 }
 
 fn messages_wait_in_order_until_relayed(store: &dyn EventStore) {
@@ -238,6 +367,43 @@ fn sqlite_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("events.db");
     event_store_contract(&|| Box::new(SqliteEventStore::open(&path).unwrap()));
+}
+
+/// SQLite's one writer shuts others out, so what can be open beside it are a reader's snapshot and a writer that rolls back.
+#[test]
+fn on_sqlite_a_subscriber_skips_nothing_beside_a_held_snapshot_and_a_rolled_back_writer() {
+    const COMMITS: u64 = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("events.db");
+    let store: Arc<dyn EventStore> = Arc::new(SqliteEventStore::open(&path).unwrap());
+    let first = append("a", 1, 1, vec![opened("a")], "");
+    store.commit(&batch(0, vec![first])).unwrap();
+    let [held, mut rolled_back] = [0, 1].map(|_| rusqlite::Connection::open(&path).unwrap());
+    let count = "SELECT count(*) FROM events";
+    held.execute_batch("BEGIN").unwrap();
+    let seen_then: i64 = held.query_row(count, [], |row| row.get(0)).unwrap();
+    let subscribers = Subscribers::start(&store);
+    for position in 2..=COMMITS {
+        if position % 100 == 0 {
+            let undone = rolled_back
+                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                .unwrap();
+            let event = "INSERT INTO events SELECT max(position) + 1, 'other', 1, '', 0, '' FROM events";
+            undone.execute(event, []).unwrap();
+            subscribers.wait_for(position - 1);
+            undone.rollback().unwrap();
+        }
+        let next = append("a", position, position, vec![topped_up(1)], "");
+        store.commit(&batch(position - 1, vec![next])).unwrap();
+    }
+    let ids = subscribers.saw_all_up_to(COMMITS);
+    assert!(ids.into_iter().eq((1..=COMMITS).map(|n| format!("a/{n}"))));
+    let seen_still: i64 = held.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(
+        (seen_then, seen_still),
+        (1, 1),
+        "the snapshot was held all the time"
+    );
 }
 
 #[test]
