@@ -106,11 +106,21 @@ impl EventStore for Faulty {
 
 #[test]
 fn a_command_repeated_after_a_crash_is_done_once_wherever_the_crash_was() {
+    let dirs = std::cell::RefCell::new(Vec::new());
+    repeated_after_a_crash(&|| {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        dirs.borrow_mut().push(dir);
+        store
+    });
+}
+
+/// `fresh` makes an empty store each time it is called.
+pub(crate) fn repeated_after_a_crash(fresh: &dyn Fn() -> Arc<dyn EventStore>) {
     for fault in [BEFORE, AFTER, AWAY] {
         for restart in [false, true] {
-            let dir = tempfile::tempdir().unwrap();
             let store = Arc::new(Faulty {
-                inner: open(dir.path()),
+                inner: fresh(),
                 fault: AtomicU8::new(WELL),
             });
             let (mut desk, mut board) = desk_over(store.clone());
@@ -174,9 +184,14 @@ fn a_failed_group_leaves_nothing_of_any_command_in_it() {
 #[test]
 fn a_writer_that_another_one_overtook_reads_on_and_decides_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut one_desk, _) = desk_over(open(dir.path()));
+    overtaken(&|| open(dir.path()));
+}
+
+/// `again` opens the same store each time it is called.
+pub(crate) fn overtaken(again: &dyn Fn() -> Arc<dyn EventStore>) {
+    let (mut one_desk, _) = desk_over(again());
     one(&mut one_desk, create("c", "5")).unwrap();
-    let (mut other_desk, board) = desk_over(open(dir.path()));
+    let (mut other_desk, board) = desk_over(again());
     one(&mut one_desk, place("h", "4")).unwrap();
     // The other still believes that 5 are available.
     let answer = one(&mut other_desk, place("i", "4")).unwrap();

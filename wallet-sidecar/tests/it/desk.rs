@@ -224,39 +224,44 @@ fn in_one_group_each_command_sees_those_before_it() {
 #[test]
 fn random_groups_leave_postings_that_agree_with_the_wallet_also_after_reopening() {
     for seed in 0..8 {
-        let mut rng = fastrand::Rng::with_seed(seed);
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let (mut desk, board) = desk_over(store.clone());
-        one(&mut desk, create("c", "3")).unwrap();
-        for round in 0..20 {
-            let group = (0..rng.usize(1..12))
-                .map(|n| {
-                    let key = format!("{round}-{n}");
-                    let (id, text) = (format!("h{}", rng.u8(0..9)), format!("0.{}1", rng.u32(0..1000)));
-                    match rng.u8(0..5) {
-                        0 => top_up(&key, &text),
-                        1 | 2 => place(&id, &text),
-                        3 => capture(&key, &id, &text),
-                        _ => release(&id),
-                    }
-                })
-                .collect();
-            work(&mut desk, group);
-            let shown = board.wallet(wallet()).unwrap();
-            let total = |account| ledger(store.as_ref()).total(Currency::USD, account);
-            assert!(ledger(store.as_ref()).is_zero(), "seed {seed} round {round}");
-            assert_eq!(
-                total(LedgerAccount::Wallet).negated().to_string(),
-                shown.available
-            );
-            assert_eq!(total(LedgerAccount::Held).negated().to_string(), shown.held);
-            assert_eq!(total(LedgerAccount::Receivable).to_string(), shown.receivable);
-            assert!(!amount(&shown.balance).is_negative());
-        }
-        let shown = board.wallet(wallet()).unwrap();
-        drop((desk, store));
-        let (_, again) = desk_over(open(dir.path()));
-        assert_eq!(again.wallet(wallet()).unwrap(), shown, "seed {seed}");
+        random_groups(seed, &|| open(dir.path()));
     }
+}
+
+/// `again` opens the same store each time it is called; it is empty at first.
+pub(crate) fn random_groups(seed: u64, again: &dyn Fn() -> Arc<dyn EventStore>) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let store = again();
+    let (mut desk, board) = desk_over(store.clone());
+    one(&mut desk, create("c", "3")).unwrap();
+    for round in 0..20 {
+        let group = (0..rng.usize(1..12))
+            .map(|n| {
+                let key = format!("{round}-{n}");
+                let (id, text) = (format!("h{}", rng.u8(0..9)), format!("0.{}1", rng.u32(0..1000)));
+                match rng.u8(0..5) {
+                    0 => top_up(&key, &text),
+                    1 | 2 => place(&id, &text),
+                    3 => capture(&key, &id, &text),
+                    _ => release(&id),
+                }
+            })
+            .collect();
+        work(&mut desk, group);
+        let shown = board.wallet(wallet()).unwrap();
+        let total = |account| ledger(store.as_ref()).total(Currency::USD, account);
+        assert!(ledger(store.as_ref()).is_zero(), "seed {seed} round {round}");
+        assert_eq!(
+            total(LedgerAccount::Wallet).negated().to_string(),
+            shown.available
+        );
+        assert_eq!(total(LedgerAccount::Held).negated().to_string(), shown.held);
+        assert_eq!(total(LedgerAccount::Receivable).to_string(), shown.receivable);
+        assert!(!amount(&shown.balance).is_negative());
+    }
+    let shown = board.wallet(wallet()).unwrap();
+    drop((desk, store));
+    let (_, reopened) = desk_over(again());
+    assert_eq!(reopened.wallet(wallet()).unwrap(), shown, "seed {seed}");
 }

@@ -19,7 +19,7 @@ struct Program {
 }
 
 impl Program {
-    async fn start(dir: &Path) -> Self {
+    async fn start(dir: &Path, settings: &[(&str, String)]) -> Self {
         // A free port of our own: the program cannot tell which one it took.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -37,6 +37,7 @@ impl Program {
             .arg("--broker-path")
             .arg(dir.join("broker.db"))
             .env("WEIR_TOKEN", TOKEN)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -86,8 +87,13 @@ async fn command(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_it_keeps_what_it_answered_and_repeats_do_nothing_twice() {
+    killed_under_load(&[]).await;
+}
+
+/// With these variables in the program's environment.
+pub(crate) async fn killed_under_load(settings: &[(&str, String)]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut program = Program::start(dir.path()).await;
+    let mut program = Program::start(dir.path(), settings).await;
     let wallet = create(&mut program.client, "demo", "10").await;
     client_hold(&mut program.client, &wallet).await;
     for round in 0..ROUNDS {
@@ -107,7 +113,7 @@ async fn killed_under_load_it_keeps_what_it_answered_and_repeats_do_nothing_twic
         }
         program.kill();
         load.join_all().await;
-        program = Program::start(dir.path()).await;
+        program = Program::start(dir.path(), settings).await;
         for n in 0..COMMANDS {
             command(&mut program.client, &wallet, round, n).await.unwrap();
         }

@@ -10,6 +10,7 @@ mod grpc;
 mod kill;
 mod life;
 mod projection;
+mod race;
 #[cfg(feature = "servers")]
 mod real;
 mod rest;

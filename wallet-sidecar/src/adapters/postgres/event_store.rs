@@ -309,7 +309,7 @@ impl EventStore for PostgresEventStore {
     fn events_after(&self, position: u64, limit: usize) -> Result<Vec<Recorded>, StoreError> {
         for attempt in 0..GAP_READS {
             if attempt > 0 {
-                self.pool.block(tokio::time::sleep(GAP_PAUSE));
+                self.pool.block(async { tokio::time::sleep(GAP_PAUSE).await });
             }
             let events = self.rows(
                 "SELECT position, wallet_id, version, at, body FROM events WHERE position > $1 ORDER BY position LIMIT $2",

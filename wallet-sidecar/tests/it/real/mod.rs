@@ -1,6 +1,9 @@
 //! Tests over real servers, whose addresses are in the environment. Each makes a place of its own there and removes it.
 
+mod database;
+mod event_store;
 mod read_model;
+mod wallets;
 
 /// A server's address, from the variable that `scripts/stack` prints.
 pub(crate) fn address(variable: &str) -> String {
