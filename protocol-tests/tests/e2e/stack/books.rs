@@ -4,6 +4,7 @@ use weir_protocol_tests::money::UNIT;
 use weir_protocol_tests::stack::Stack;
 use weir_protocol_tests::world::World;
 
+use super::stores;
 use crate::mixed;
 
 #[test]
@@ -12,5 +13,6 @@ fn two_hundred_mixed_queries_are_counted_on_the_real_stores_as_the_drivers_saw_t
     println!("the stack was ready after {:?}", stack.ready_after);
     let before = stack.settled_balance();
     stack.top_up(50 * UNIT);
-    let _used = mixed::run(&stack, before + 50 * UNIT);
+    let used = mixed::run(&stack, before + 50 * UNIT);
+    stores::assert_hold(&stack, &used);
 }

@@ -2,3 +2,4 @@
 
 mod books;
 mod script;
+mod stores;
