@@ -1,6 +1,7 @@
 //! The program itself, killed (SIGKILL) under load and started again: what was answered is there, once.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,23 +13,29 @@ use crate::world::{Client, TOKEN, amounts, capture, connect, create, hold, movem
 
 const ROUNDS: usize = 3;
 const COMMANDS: usize = 40;
+/// With the initial balance.
+pub(crate) const TRANSACTIONS: usize = 1 + ROUNDS * COMMANDS;
 
-struct Program {
+pub(crate) struct Program {
     child: Child,
     client: Client,
+    pub(crate) rest: SocketAddr,
+}
+
+/// Free ports of our own: the program cannot tell which ones it took.
+fn free() -> [SocketAddr; 2] {
+    let free = [0; 2].map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    free.map(|listener| listener.local_addr().unwrap())
 }
 
 impl Program {
     async fn start(dir: &Path, settings: &[(&str, String)]) -> Self {
-        // A free port of our own: the program cannot tell which one it took.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let [address, rest] = free();
         let child = Command::new(env!("CARGO_BIN_EXE_weir-wallet"))
             .arg("run")
             .args([
                 "--rest-listen",
-                "127.0.0.1:0",
+                &rest.to_string(),
                 "--grpc-listen",
                 &address.to_string(),
             ])
@@ -52,7 +59,7 @@ impl Program {
         let client = tokio::time::timeout(Duration::from_secs(30), connected)
             .await
             .unwrap();
-        Self { child, client }
+        Self { child, client, rest }
     }
 
     fn kill(&mut self) {
@@ -90,8 +97,16 @@ async fn killed_under_load_it_keeps_what_it_answered_and_repeats_do_nothing_twic
     killed_under_load(&[]).await;
 }
 
-/// With these variables in the program's environment.
-pub(crate) async fn killed_under_load(settings: &[(&str, String)]) {
+/// What is left after the kills: the program, running.
+pub(crate) struct Survivor {
+    pub(crate) program: Program,
+    /// As it is committed.
+    pub(crate) wallet: proto::Wallet,
+    _dir: tempfile::TempDir,
+}
+
+/// With these variables in the program's environment. The wallet ends with [`TRANSACTIONS`].
+pub(crate) async fn killed_under_load(settings: &[(&str, String)]) -> Survivor {
     let dir = tempfile::tempdir().unwrap();
     let mut program = Program::start(dir.path(), settings).await;
     let wallet = create(&mut program.client, "demo", "10").await;
@@ -129,17 +144,18 @@ pub(crate) async fn killed_under_load(settings: &[(&str, String)]) {
         .unwrap()
         .into_inner()
         .transactions;
-    assert_eq!(
-        found.len(),
-        1 + ROUNDS * COMMANDS,
-        "each command is one transaction"
-    );
+    assert_eq!(found.len(), TRANSACTIONS, "each command is one transaction");
     let got = proto::GetWalletRequest {
         wallet_id: wallet.wallet_id.clone(),
     };
     let now = program.client.get_wallet(got).await.unwrap().into_inner();
     // Per round 14 top-ups of 0.03, 13 captures and 13 withdrawals of 0.01.
     assert_eq!(amounts(&now), ("10.48", "4.61", "5.87", "0.00"));
+    Survivor {
+        program,
+        wallet: now,
+        _dir: dir,
+    }
 }
 
 async fn client_hold(client: &mut Client, wallet: &proto::Wallet) {

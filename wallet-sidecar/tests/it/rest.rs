@@ -6,18 +6,22 @@ use crate::world::{TOKEN, World};
 
 /// A blocking client, so that a plain HTTP implementation checks what is served.
 #[derive(Clone)]
-struct Rest {
+pub(crate) struct Rest {
     base: String,
     agent: ureq::Agent,
 }
 
-type Reply = (u16, Value);
+pub(crate) type Reply = (u16, Value);
 
 impl Rest {
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
+        Self::at(world.rest_addr())
+    }
+
+    pub(crate) fn at(address: std::net::SocketAddr) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         Self {
-            base: format!("http://{}", world.rest_addr()),
+            base: format!("http://{address}"),
             agent: config.into(),
         }
     }
@@ -55,7 +59,7 @@ impl Rest {
         tokio::task::spawn_blocking(call).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "", TOKEN, None).await
     }
 

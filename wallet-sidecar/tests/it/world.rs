@@ -27,30 +27,77 @@ impl tonic::service::Interceptor for Bearer {
 
 pub(crate) type Client = WalletsClient<InterceptedService<Channel, Bearer>>;
 
+/// Addresses of the servers that a service uses; none stands for the embedded adapter.
+#[derive(Clone, Default)]
+pub(crate) struct Servers {
+    pub(crate) amqp_url: Option<String>,
+    /// With the schema.
+    pub(crate) database_url: Option<(String, String)>,
+    pub(crate) mongodb_url: Option<String>,
+}
+
+impl Servers {
+    /// As a program's variables.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = Vec::new();
+        if let Some(url) = &self.amqp_url {
+            variables.push(("WEIR_AMQP_URL", url.clone()));
+        }
+        if let Some((url, schema)) = &self.database_url {
+            variables.push(("WEIR_DATABASE_URL", url.clone()));
+            variables.push(("WEIR_DATABASE_SCHEMA", schema.clone()));
+        }
+        if let Some(url) = &self.mongodb_url {
+            variables.push(("WEIR_MONGODB_URL", url.clone()));
+        }
+        variables
+    }
+
+    fn config(&self, config: Config) -> Config {
+        let url = |text: &String| text.as_str().into();
+        let mut config = Config {
+            amqp_url: self.amqp_url.as_ref().map(url),
+            mongodb_url: self.mongodb_url.as_ref().map(url),
+            ..config
+        };
+        if let Some((database, schema)) = &self.database_url {
+            config.database_url = Some(url(database));
+            config.database_schema.clone_from(schema);
+        }
+        config
+    }
+}
+
 pub(crate) struct World {
     dir: TempDir,
     running: Option<Running>,
+    servers: Servers,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_on(Servers::default()).await
+    }
+
+    pub(crate) async fn start_on(servers: Servers) -> Self {
         let mut world = Self {
             dir: tempfile::tempdir().unwrap(),
             running: None,
+            servers,
         };
         world.running = Some(weir_wallet::start(world.config()).await.unwrap());
         world
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config {
+        self.servers.config(Config {
             data_dir: self.dir.path().join("wallet"),
             rest_listen: "127.0.0.1:0".parse().unwrap(),
             grpc_listen: "127.0.0.1:0".parse().unwrap(),
             token: TOKEN.to_owned(),
             broker_path: self.dir.path().join("broker.db"),
             ..Config::default()
-        }
+        })
     }
 
     pub(crate) async fn restart(&mut self) {

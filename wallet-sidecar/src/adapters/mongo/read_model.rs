@@ -36,6 +36,11 @@ const TRANSACTIONS: &str = "transactions";
 pub(super) const MARKS: &str = "marks";
 const SWEPT: &str = "swept";
 
+/// SYMBOL FOR ESCAPE: stands before what is escaped in a text.
+const ESCAPE: &str = "\u{241b}";
+const ESCAPED_ESCAPE: &str = "\u{241b}\u{241b}";
+const ESCAPED_NUL: &str = "\u{241b}0";
+
 /// A wallet at a position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
@@ -71,9 +76,38 @@ impl Kept {
         can_count(transaction.position).then(|| Self {
             id: transaction.txn_id.clone(),
             created_micros: created.as_microsecond(),
-            transaction: transaction.clone(),
+            transaction: with_texts(transaction.clone(), escaped),
         })
     }
+
+    fn transaction(self) -> TransactionCreated {
+        with_texts(self.transaction, unescaped)
+    }
+}
+
+/// Changes the fields that callers write freely.
+fn with_texts(mut transaction: TransactionCreated, change: fn(&str) -> String) -> TransactionCreated {
+    for text in [
+        &mut transaction.description,
+        &mut transaction.reference_id,
+        &mut transaction.reference_type,
+    ] {
+        *text = change(text);
+    }
+    transaction
+}
+
+/// Without NUL, which servers that keep documents in PostgreSQL cannot store.
+fn escaped(text: &str) -> String {
+    text.replace(ESCAPE, ESCAPED_ESCAPE).replace('\0', ESCAPED_NUL)
+}
+
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split(ESCAPED_ESCAPE);
+    let first = parts.next().unwrap_or_default().replace(ESCAPED_NUL, "\0");
+    parts.fold(first, |before, part| {
+        before + ESCAPE + &part.replace(ESCAPED_NUL, "\0")
+    })
 }
 
 /// Numbers are kept as 64 bits with a sign.
@@ -185,10 +219,10 @@ impl MongoReadModel {
         // What is there now under each id; `true` for what was there before.
         let mut there: BTreeMap<String, (TransactionCreated, bool)> = first
             .into_iter()
-            .map(|(id, kept)| (id, (kept.transaction, false)))
+            .map(|(id, kept)| (id, (kept.transaction(), false)))
             .collect();
         for kept in stored {
-            there.insert(kept.id, (kept.transaction, true));
+            there.insert(kept.id.clone(), (kept.transaction(), true));
         }
         let answers: Vec<Applied> = asked()
             .map(|transaction| match there.get_mut(&transaction.txn_id) {
@@ -273,7 +307,7 @@ impl MongoReadModel {
             .build();
         let found = self.transactions.find(matching).with_options(options).await;
         let kept: Vec<Kept> = found.map_err(failed)?.try_collect().await.map_err(failed)?;
-        let transactions: Vec<_> = kept.into_iter().map(|kept| kept.transaction).collect();
+        let transactions: Vec<_> = kept.into_iter().map(Kept::transaction).collect();
         let total = total.max(transactions.len() as u64);
         Ok(Page { transactions, total })
     }
@@ -463,5 +497,21 @@ impl ReadModel for MongoReadModel {
             // A sweep in between may have kept another one.
             self.keep_swept(0).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_escaped_without_nul_and_comes_back() {
+        let letters = ["\0", ESCAPE, "0", "a"];
+        for n in 0..4_usize.pow(5) {
+            let text: String = (0..5).map(|place| letters[n / 4_usize.pow(place) % 4]).collect();
+            let kept = escaped(&text);
+            assert!(!kept.contains('\0'));
+            assert_eq!(unescaped(&kept), text);
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 mod database;
 mod event_store;
+mod line;
 mod read_model;
+mod start;
 mod wallets;
 
 /// A server's address, from the variable that `scripts/stack` prints.

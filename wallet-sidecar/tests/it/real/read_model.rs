@@ -55,7 +55,7 @@ impl Place {
         self.url_at(&self.host)
     }
 
-    fn url_at(&self, host: &str) -> ServerUrl {
+    pub(crate) fn url_at(&self, host: &str) -> ServerUrl {
         let name = &self.name;
         address("MONGODB_URL")
             .replacen(&self.host, host, 1)
@@ -69,7 +69,7 @@ impl Place {
         self.runtime.block_on(MongoReadModel::open(&self.url())).unwrap()
     }
 
-    fn proxy(&self) -> ChaosProxy {
+    pub(crate) fn proxy(&self) -> ChaosProxy {
         let _in = self.runtime.enter();
         ChaosProxy::start(self.server()).unwrap()
     }
@@ -285,6 +285,21 @@ fn what_can_never_be_stored_is_refused_and_its_neighbours_are_stored() {
     let applied = model.apply(&changes).unwrap();
     use Applied::{OtherContent, Stored};
     assert_eq!(applied, [OtherContent, OtherContent, OtherContent, Stored]);
+}
+
+/// PostgreSQL, behind FerretDB, keeps no NUL in its JSON.
+#[test]
+fn any_text_comes_back_as_it_was() {
+    let place = Place::new();
+    let model = place.open();
+    let mut odd = transaction("t1", "CREDIT", "2026-11-21T10:00:00Z", 1);
+    odd.description = "a\u{0}b\u{241b}0\u{241b}\u{241b}ü$.{}'".to_owned();
+    odd.reference_id = "\u{0}".to_owned();
+    odd.reference_type = "$where".to_owned();
+    let changes = [Change::Transaction(odd.clone())];
+    assert_eq!(model.apply(&changes).unwrap(), [Applied::Stored]);
+    assert_eq!(model.apply(&changes).unwrap(), [Applied::Known]);
+    assert_eq!(model.transactions("w-a", &all()).unwrap().transactions, [odd]);
 }
 
 #[test]
