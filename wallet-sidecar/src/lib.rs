@@ -1,7 +1,8 @@
 //! Weir's wallet service: an event-sourced double-entry ledger behind gRPC (billing) and REST (people).
 //!
 //! Read in this order: `wallet` (commands to events, pure), `ledger` (events to postings, pure), `ports` (what is needed from
-//! outside), `writer` (the one thread that decides and commits), `projections` (broker to read model), `adapters`, `app`.
+//! outside), `writer` (the one thread that decides and commits), `projections` (broker to read model), `adapters`, `stores` (which adapter
+//! stands behind which port), `app`.
 //! Arrows: `main → app → adapters → ports ◄ domain`; `wallet` and `ledger` know neither tokio nor clock nor files.
 
 pub mod adapters;

@@ -20,6 +20,8 @@ use crate::{
 
 /// Time between sweeps: how long a lost message can be missing.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Time until the next sweep after one that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The sweep's parts.
 pub struct Sweep {
@@ -41,15 +43,19 @@ impl Sweep {
     /// Sweeps at once and then from time to time until it is stopped.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.all().await {
-                Ok(()) => self.health.well(),
+            let pause = match self.all().await {
+                Ok(()) => {
+                    self.health.well();
+                    SWEEP_EVERY
+                }
                 Err(cause) => {
                     tracing::warn!(%cause, "the wallet read model was not swept; it will be tried again");
                     self.health.failing(cause);
+                    RETRY_AFTER
                 }
-            }
+            };
             tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
         }

@@ -1,5 +1,5 @@
 //! The read model on MongoDB. Every write is an insert under an id that says what it is, or removes what is superseded: no
-//! transaction and no compare-and-update is needed, and a change that is applied twice, late or half is applied once (RFD 9).
+//! transaction and no compare-and-update is needed, and a change that is applied twice, late or half is applied once (RFD 11).
 //!
 //! A wallet's state at a position is a document of its own, `<wallet>/<position>`; the wallet is the one with the highest position.
 //! So a late writer can add an older state, which nobody sees, and never move a wallet backwards; also on servers that evaluate a
