@@ -29,7 +29,7 @@ use super::{
     link::{CALL_DEADLINE, Link, call},
     message::{self, Letter},
     publisher::{PAUSE_FIRST, PAUSE_LONGEST, Publisher, To},
-    topology::{Home, short},
+    topology::{self, Home, short},
 };
 
 /// Messages of one queue in this process, waiting ones included: what it can hold in memory at worst is this times the longest body.
@@ -38,6 +38,9 @@ const IN_HAND_MAX: u16 = 128;
 const WAITING_MAX: usize = 64;
 /// A message is held no longer than this: RabbitMQ ends a channel that keeps one for 30 minutes.
 const HELD_MAX: Duration = Duration::from_secs(20 * 60);
+/// With nothing delivered for this long, the broker is asked whether we are still subscribed: a broken consumer must not look like an
+/// idle one.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A claim that is not answered for is handed out again after this time.
 pub const CLAIM_TTL: Duration = Duration::from_secs(30);
 /// How long a claim waits for a first message.
@@ -103,6 +106,8 @@ struct Subscription {
     arrived: BTreeMap<u64, lapin::message::Delivery>,
     /// The broker's number of the next delivery on this channel.
     next: u64,
+    /// When the broker last delivered something or was asked.
+    heard: Instant,
 }
 
 /// What is in hand, by our tag. All of it came on the present channel; when that ends, the broker gives it to somebody again.
@@ -249,6 +254,9 @@ impl Worker {
             }
         };
         self.widen(subscription).await?;
+        if subscription.heard + IDLE_MAX <= Instant::now() {
+            subscription.ask(&self.queue).await?;
+        }
         subscription.drain()?;
         self.keep(subscription);
         let due = |now: Instant| {
@@ -279,6 +287,7 @@ impl Worker {
         let mut held = self.held();
         while let Some(delivery) = subscription.arrived.remove(&subscription.next) {
             subscription.next += 1;
+            subscription.heard = now;
             let lost = message::lost_deliveries(&delivery.properties);
             let letter = Letter::read(&delivery.properties, delivery.routing_key.as_str(), delivery.data);
             let wait = letter.due_in(now_ms);
@@ -317,6 +326,7 @@ impl Worker {
             rest: None,
             arrived: BTreeMap::new(),
             next: 1,
+            heard: Instant::now(),
         })
     }
 
@@ -435,6 +445,18 @@ impl Worker {
 impl Subscription {
     fn is_alive(&self) -> bool {
         self.link.is_alive() && self.channel.status().connected()
+    }
+
+    /// Fails when the queue is gone or has no subscribers, so not us either.
+    async fn ask(&mut self, queue: &str) -> Result<(), RabbitError> {
+        let (_, subscribers) = topology::state(&self.channel, queue).await?;
+        self.heard = Instant::now();
+        if subscribers == 0 {
+            return Err(RabbitError::Unavailable(
+                "the broker no longer knows of the subscription: its queue was made anew".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// Takes what has arrived, without waiting.

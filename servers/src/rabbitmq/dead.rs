@@ -35,6 +35,8 @@ struct Look {
     link: std::sync::Arc<Link>,
     channel: Channel,
     queue: String,
+    /// Deliveries after which the broker gives a message up.
+    limit: u32,
 }
 
 impl Look {
@@ -45,6 +47,7 @@ impl Look {
             link,
             channel,
             queue: home.dead_queue(queue)?,
+            limit: home.delivery_limit(),
         })
     }
 
@@ -57,14 +60,21 @@ impl Look {
         };
         let delivery = got.delivery;
         let letter = Letter::read(&delivery.properties, delivery.routing_key.as_str(), delivery.data);
-        let (cause, died_ms) = match (&letter.cause, message::death(&delivery.properties)) {
+        // What this queue counts are the looks at it; the broker's own dead letters keep no count.
+        let death = message::death(&delivery.properties);
+        let lost = if letter.cause.is_none() && death.is_some() {
+            self.limit
+        } else {
+            0
+        };
+        let (cause, died_ms) = match (&letter.cause, death) {
             (Some(cause), _) => (cause.clone(), letter.died_ms),
             (None, Some(death)) => death,
             (None, None) => ("unknown: somebody else put it here".to_owned(), 0),
         };
         let dead = DeadLetter {
             tag: letter.tag(),
-            attempt: letter.attempt.max(message::lost_deliveries(&delivery.properties)),
+            attempt: letter.attempt.saturating_add(lost),
             topic: letter.topic.clone(),
             id: letter.id.clone(),
             cause,
@@ -130,7 +140,11 @@ pub(super) async fn list(
     let listed = timeout_at(deadline, listing).await;
     look.end().await?;
     match listed {
-        Ok(listed) => listed.map(|()| letters),
+        Ok(listed) => listed.map(|()| {
+            // What was given back may come before or behind what was not.
+            letters.sort_by(|a, b| (a.died_ms, &a.id).cmp(&(b.died_ms, &b.id)));
+            letters
+        }),
         Err(_) => Err(RabbitError::deadline("listing dead letters", LIST_DEADLINE)),
     }
 }

@@ -275,7 +275,7 @@ impl Queue {
     /// [`RabbitError::Unavailable`] when it does not answer, or nobody has bound the queue.
     pub async fn depth(&self, queue: &str) -> Result<u64, RabbitError> {
         let channel = self.0.consuming.link().await?.channel().await?;
-        let waiting = topology::waiting(&channel, &self.0.home.queue(queue)?).await?;
+        let (waiting, _) = topology::state(&channel, &self.0.home.queue(queue)?).await?;
         Ok(waiting + self.worker(queue)?.in_hand())
     }
 

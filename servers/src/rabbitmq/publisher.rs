@@ -42,6 +42,10 @@ pub(super) enum To {
     Queue(String),
 }
 
+/// A queue that was deleted is made again after this time, not at once: RabbitMQ first has to tell its consumers, or it hands them
+/// messages of the new queue which never reach them (seen with 3.10).
+const RESTORE_AFTER: Duration = Duration::from_secs(3);
+
 type Outcome = Result<(), RabbitError>;
 
 struct Request {
@@ -59,7 +63,11 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn start(home: Arc<Home>) -> Self {
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let task = Task { home, line: None };
+        let task = Task {
+            home,
+            line: None,
+            unroutable_since: None,
+        };
         tokio::spawn(task.run(waiting));
         Self { requests }
     }
@@ -102,6 +110,8 @@ struct Line {
 struct Task {
     home: Arc<Home>,
     line: Option<Line>,
+    /// Since when messages find no queue.
+    unroutable_since: Option<Instant>,
 }
 
 impl Task {
@@ -159,15 +169,8 @@ impl Task {
             Ok(outcomes) => {
                 if !link.is_alive() || !channel.status().connected() {
                     self.line = None;
-                } else if outcomes
-                    .iter()
-                    .any(|o| matches!(o, Err(RabbitError::Unroutable(_))))
-                {
-                    // Somebody deleted what this process has bound; for others' topics this changes nothing.
-                    if let Err(e) = self.home.restore(&link).await {
-                        tracing::warn!("binding again: {e}");
-                        self.line = None;
-                    }
+                } else {
+                    self.restore(&link, &outcomes).await;
                 }
                 outcomes
             }
@@ -182,6 +185,24 @@ impl Task {
                 self.line = None;
                 vec![Err(e); parcels.len()]
             }
+        }
+    }
+
+    /// Makes again what this process has bound, when somebody deleted it.
+    async fn restore(&mut self, link: &Link, outcomes: &[Outcome]) {
+        let unroutable = |outcome: &Outcome| matches!(outcome, Err(RabbitError::Unroutable(_)));
+        if !outcomes.iter().any(unroutable) {
+            self.unroutable_since = None;
+            return;
+        }
+        let since = *self.unroutable_since.get_or_insert_with(Instant::now);
+        if since + RESTORE_AFTER > Instant::now() {
+            return;
+        }
+        self.unroutable_since = None;
+        if let Err(e) = self.home.restore(link).await {
+            tracing::warn!("binding queues again: {e}");
+            self.line = None;
         }
     }
 

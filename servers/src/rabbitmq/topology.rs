@@ -89,6 +89,10 @@ impl Home {
         Ok(format!("{}.dead", self.queue(queue)?))
     }
 
+    pub(super) fn delivery_limit(&self) -> u32 {
+        self.bounds.deliveries
+    }
+
     fn bindings(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
         self.bindings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -258,9 +262,9 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
     call(&format!("binding queue `{queue}` to `{key}`"), binding).await
 }
 
-/// Messages that wait in a queue; none when it is not there.
-pub(super) async fn waiting(channel: &Channel, name: &str) -> Result<u64, RabbitError> {
+/// Messages that wait in a queue, and who is subscribed to it.
+pub(super) async fn state(channel: &Channel, name: &str) -> Result<(u64, u32), RabbitError> {
     let asking = channel.queue_declare(short(name), PASSIVE, FieldTable::default());
     let queue = call(&format!("looking at queue `{name}`"), asking).await?;
-    Ok(u64::from(queue.message_count()))
+    Ok((u64::from(queue.message_count()), queue.consumer_count()))
 }

@@ -2,5 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
 
-#[cfg(all(feature = "postgres", feature = "testing"))]
+#[cfg(feature = "testing")]
 mod real;
