@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+mod contract;
 mod fake_wallet;
 mod flow;
 mod gate;
 mod program;
 mod property;
 mod rating;
+mod real;
 mod relay;
 mod rest;
 mod settle;
