@@ -10,6 +10,7 @@ mod gate;
 mod program;
 mod property;
 mod rating;
+#[cfg(feature = "servers")]
 mod real;
 mod relay;
 mod rest;

@@ -74,6 +74,7 @@ impl Consuming {
     }
 
     /// Ends the connection without a word, as a crash does.
+    #[cfg(feature = "testing")]
     pub(super) async fn cut(&self) {
         if let Some(link) = self.link.lock().await.take() {
             link.cut();

@@ -280,9 +280,21 @@ impl Queue {
     }
 
     /// Loses the consuming connection, as a crash does: for tests.
+    #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub async fn crash(&self) {
         self.0.consuming.cut().await;
+    }
+
+    /// Deletes these queues with all that is in them, and the exchanges: for tests, which clean up.
+    ///
+    /// # Errors
+    /// As [`Queue::bind`].
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub async fn erase(self, queues: &[&str]) -> Result<(), RabbitError> {
+        let link = self.0.consuming.link().await?;
+        self.0.home.erase(&link, queues).await
     }
 
     fn worker(&self, queue: &str) -> Result<Arc<Worker>, RabbitError> {

@@ -153,6 +153,27 @@ impl Home {
         Ok(())
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) async fn erase(&self, link: &Link, queues: &[&str]) -> Result<(), RabbitError> {
+        let channel = link.channel().await?;
+        for queue in queues {
+            self.bindings().remove(*queue);
+            for name in [self.queue(queue)?, self.dead_queue(queue)?] {
+                let options = lapin::options::QueueDeleteOptions::default();
+                call("deleting a queue", channel.queue_delete(short(&name), options)).await?;
+            }
+        }
+        for name in [self.exchange(), self.dead_exchange()] {
+            let options = lapin::options::ExchangeDeleteOptions::default();
+            call(
+                "deleting an exchange",
+                channel.exchange_delete(short(&name), options),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
     async fn declare(
         &self,
         channel: &Channel,

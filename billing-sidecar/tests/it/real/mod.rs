@@ -1,5 +1,6 @@
 //! Tests over real servers; `scripts/test` starts them and says where they are.
 
+mod broker;
 mod redis_outbox;
 
 /// The address of a server as `scripts/test` gives it.

@@ -1,5 +1,6 @@
 //! Tests over real servers, whose addresses are in the environment. Each makes a place of its own there and removes it.
 
+mod broker;
 mod database;
 mod event_store;
 mod line;
