@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     RedisError,
     connection::Server,
-    script::{APPEND_SCRIPT, CONFIRM_SCRIPT, LAST_SCRIPT},
+    script::{APPEND_SCRIPT, CONFIRM_SCRIPT, EMPTY_IF_HOLED_SCRIPT, LAST_SCRIPT},
 };
 use crate::ServerUrl;
 
@@ -135,7 +135,8 @@ impl Log {
     /// Up to `limit` (capped at [`ENTRIES_MAX`]) entries after a place (`None`: from the start), oldest first. Confirmed ones may be gone.
     ///
     /// # Errors
-    /// Redis is away, or the stream holds what no append of this program made.
+    /// Redis is away; the stream holds what no append of this program made; or somebody removed entries right behind the cursor: the stream
+    /// is emptied then, so that its writer ships it again from there.
     pub async fn read_after(
         &self,
         stream: &str,
@@ -154,17 +155,46 @@ impl Log {
             .server
             .call(|mut c| async move { range.query_async(&mut c).await })
             .await?;
-        reply
-            .ids
-            .into_iter()
-            .map(|entry| {
-                let body = entry.get::<Vec<u8>>("e").ok_or_else(|| {
-                    self.server
-                        .refused(format!("{stream} {} is no entry of ours", entry.id))
-                })?;
-                Ok((self.position(&entry.id)?, body))
-            })
-            .collect()
+        let mut entries = Vec::with_capacity(reply.ids.len());
+        let mut before = after;
+        for entry in &reply.ids {
+            let (Some(body), Some(prior)) = (entry.get::<Vec<u8>>("e"), entry.get::<String>("a")) else {
+                return Err(self
+                    .server
+                    .refused(format!("{stream} {} is no entry of ours", entry.id)));
+            };
+            let position = self.position(&entry.id)?;
+            if !prior.is_empty() && before.is_some_and(|b| self.position(&prior).is_ok_and(|p| p > b)) {
+                // What was between them is gone. What is before the hole is good.
+                break;
+            }
+            entries.push((position, body));
+            before = Some(position);
+        }
+        if entries.is_empty() && limit > 0 {
+            self.empty_if_holed(stream, after).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn empty_if_holed(&self, stream: &str, after: Option<Position>) -> Result<(), RedisError> {
+        let mut call = EMPTY_IF_HOLED_SCRIPT.prepare_invoke();
+        call.key(self.stream_key(stream))
+            .key(self.cursor_key(stream))
+            .key(self.key("changes"))
+            .arg(after.map_or_else(String::new, |p| p.to_string()));
+        let call = &call;
+        let answer: String = self
+            .server
+            .call(|mut c| async move { call.invoke_async(&mut c).await })
+            .await?;
+        if answer == "whole" {
+            return Ok(());
+        }
+        let after = after.map_or_else(|| "its beginning".to_owned(), |p| p.to_string());
+        Err(self.server.unavailable(format!(
+            "entries of {stream} after {after} were removed by somebody else; it was emptied, so that its proxy ships them again"
+        )))
     }
 
     /// Names of all streams that had an entry since Redis was last emptied, in order.

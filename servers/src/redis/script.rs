@@ -33,7 +33,7 @@ end
 /// KEYS: stream, set of streams, change counter. ARGV: the stream's name, the id that it must end at (empty: it must not be there), then
 /// id and body of each entry. Answers `done`, `last <id>` (nothing after it: not there) or `conflict <id>`.
 ///
-/// The set is written each time: one that was lost is whole again after each stream's next append.
+/// Each entry names the one before it, so that a reader sees what somebody else has removed. The set is written each time: one that was lost is whole again after each stream's next append.
 const APPEND: &str = "
 local last = last_of(KEYS[1])
 if type(last) == 'table' then return last end
@@ -44,7 +44,11 @@ if (last or '') ~= ARGV[2] then
   end
   return 'last ' .. (last or '')
 end
-for i = 3, #ARGV, 2 do redis.call('XADD', KEYS[1], ARGV[i], 'e', ARGV[i + 1]) end
+local prior = last or ''
+for i = 3, #ARGV, 2 do
+  redis.call('XADD', KEYS[1], ARGV[i], 'e', ARGV[i + 1], 'a', prior)
+  prior = ARGV[i]
+end
 if #ARGV > 2 then
   redis.call('SADD', KEYS[2], ARGV[1])
   redis.call('INCR', KEYS[3])
@@ -68,6 +72,25 @@ redis.call('INCR', KEYS[3])
 return 'done'
 ";
 
+/// KEYS: stream, cursor, change counter. ARGV: the cursor as the reader knows it (empty: none). Answers `emptied` when entries right behind
+/// the cursor were removed by somebody else: the stream is dropped then, and its writer, who still has all that is not confirmed, fills
+/// it again. Else `whole`.
+const EMPTY_IF_HOLED: &str = "
+local cursor = redis.call('GET', KEYS[2]) or ''
+local last = last_of(KEYS[1])
+if type(last) == 'table' then return last end
+if cursor ~= ARGV[1] or not last then return 'whole' end
+if cursor ~= '' and not before(cursor, last) then return 'whole' end
+local first = redis.call('XRANGE', KEYS[1], cursor == '' and '-' or '(' .. cursor, '+', 'COUNT', 1)[1]
+if first then
+  local prior = first[2][4] or ''
+  if cursor == '' or prior == '' or not before(cursor, prior) then return 'whole' end
+end
+redis.call('UNLINK', KEYS[1])
+redis.call('INCR', KEYS[3])
+return 'emptied'
+";
+
 /// KEYS: stream. Answers its last id, or nothing.
 const LAST: &str = "return last_of(KEYS[1])";
 
@@ -75,4 +98,6 @@ pub(super) static APPEND_SCRIPT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[LAST_OF, APPEND].concat()));
 pub(super) static CONFIRM_SCRIPT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[LAST_OF, BEFORE, CONFIRM].concat()));
+pub(super) static EMPTY_IF_HOLED_SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[LAST_OF, BEFORE, EMPTY_IF_HOLED].concat()));
 pub(super) static LAST_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&[LAST_OF, LAST].concat()));

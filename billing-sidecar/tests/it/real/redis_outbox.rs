@@ -182,6 +182,55 @@ async fn a_cursor_ahead_of_the_stream_waits_for_the_proxy_and_skips_nothing() {
     assert_eq!(source.streams().await.unwrap(), [stream]);
 }
 
+/// Only the relay can notice: the stream still ends where the proxy left it. Within an epoch a gap would block rating for ever; at an epoch's
+/// end it would not even be seen.
+#[tokio::test]
+async fn what_somebody_trimmed_before_it_was_confirmed_is_shipped_again() {
+    let redis = RedisProcess::start(&[]);
+    let side = OnRedis::new(redis.url().reveal().to_owned());
+    let (source, stream) = (side.source().await, "usage:a");
+    let key = format!("{}:{stream}", side.prefix);
+    let all = [batch(1, 1..=9), batch(2, 1..=3)].concat();
+    for (damage, good) in [
+        (vec!["XTRIM", &key, "MINID", "2-1"], 0),
+        (vec!["XTRIM", &key, "MAXLEN", "0"], 0),
+        (vec!["XDEL", &key, "1-6"], 0),
+        (vec!["XDEL", &key, "1-9"], 3),
+        (vec!["XDEL", &key, "2-3"], 6),
+    ] {
+        let _ = redis.command(&["FLUSHALL"]);
+        side.append(stream, all.clone()).await;
+        source.confirm(stream, at(1, 5)).await.unwrap();
+        let _ = redis.command(&damage);
+        let mut after = at(1, 5);
+        let error = loop {
+            match source.read_after(stream, Some(after), 100).await {
+                Ok(read) => {
+                    assert!(!read.is_empty(), "{damage:?}: the relay would wait for ever");
+                    after = read.last().unwrap().0;
+                    source.confirm(stream, after).await.unwrap();
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("removed by somebody else"), "{error}");
+        let wanted = all.iter().position(|(place, _)| *place == after).unwrap();
+        assert_eq!(
+            wanted,
+            4 + good,
+            "{damage:?}: what is before the hole is read, nothing after it"
+        );
+        assert_eq!(
+            source.last(stream).await.unwrap(),
+            None,
+            "the proxy is asked to ship again"
+        );
+        side.append(stream, all[wanted..].to_vec()).await;
+        let left = source.read_after(stream, Some(after), 100).await.unwrap();
+        assert_eq!(left, all[wanted + 1..]);
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_holds_the_relay_no_longer_than_a_call() {
     let redis = RedisProcess::start(&[]);
