@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Another seed: `WEIR_TEST_SEED=7 cargo test -p weir-billing`.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("WEIR_TEST_SEED")
         .ok()
         .and_then(|s| s.parse().ok())

@@ -19,8 +19,9 @@ use weir_billing::{
 use weir_contracts::{ids::AccountId, money::Amount};
 
 use crate::{
+    contract::billing_store::{NOW, batch},
     fake_wallet::{FakeWallet, Fault},
-    rating::{NOW, batch, store},
+    rating::store,
     world::{Journal, TOKEN, record},
 };
 

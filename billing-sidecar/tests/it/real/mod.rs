@@ -1,5 +1,7 @@
 //! Tests over real servers; `scripts/test` starts them and says where they are.
 
+mod billing_store;
+mod billing_store_random;
 mod broker;
 mod redis_outbox;
 
