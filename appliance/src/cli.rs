@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Usage(UsageArgs),
     /// Prove that usage, charges, captures, read model and items add up; exit code 1 when they do not
     Reconcile,
+    /// Prove on a scratch table that a store keeps its promises; exit code 1 when it does not
+    Selftest(SelftestArgs),
 }
 
 /// Flags of `weir demo`.
@@ -180,6 +182,15 @@ pub(crate) fn parse() -> Invocation {
     }
 }
 
+/// Flags of `weir selftest`: what is tested.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct SelftestArgs {
+    /// The store of financial items that billing is configured with (SQL Server, or its embedded file)
+    #[arg(long)]
+    pub(crate) items: bool,
+}
+
 fn not_negative(text: &str) -> Result<Amount, String> {
     let amount: Amount = text
         .parse()
@@ -239,6 +250,7 @@ mod tests {
             &["demo", "--credit", "-1"],
             &["demo", "--listen", "nowhere"],
             &["usage"],
+            &["selftest"],
         ] {
             assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

@@ -103,6 +103,18 @@ impl Client {
         self.read(&url, request.send_json(body))
     }
 
+    /// POST that waits for work that takes its time.
+    pub(crate) fn post_waiting<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, ClientError> {
+        let url = self.url(path);
+        let request = self.agent.post(&url).header("authorization", &self.authorization);
+        let request = request.config().timeout_global(Some(WAITING_DEADLINE)).build();
+        self.read(&url, request.send_json(body))
+    }
+
     /// PUT of a JSON body.
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, ClientError> {
         let url = self.url(path);

@@ -181,6 +181,7 @@ impl Parts {
             items,
             broker,
             outboxes,
+            ..
         } = &self.opened;
         let (tasks, stop) = (&running.tasks, &running.stop);
         let charged = Arc::new(Notify::new());
@@ -283,6 +284,8 @@ impl Parts {
             store: Arc::clone(&self.opened.store),
             wallet: Arc::clone(&self.wallet),
             broker: Arc::clone(&self.opened.broker),
+            scratch_items: Arc::clone(&self.opened.scratch_items),
+            selftest: tokio::sync::Mutex::new(()),
             tenants,
             hub: Arc::clone(&self.hub),
             reconciler,

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`config`] | text → typed [`Config`], or one clear error |
 //! | [`app`] | composition root: [`Config`] → [`Running`] |
+//! | [`selftest`] | suites that an operator runs on the stores that are configured |
 //! | `stores` | which adapter stands behind which port, and the wait for servers that are away at the start |
 //! | [`domain`] | pure decisions: leases, rating, accounts, settlement, reconciliation; no tokio, clock, files |
 //! | [`ports`] | what the domain's drivers need from the world |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod domain;
 pub mod flow;
 pub mod ports;
+pub mod selftest;
 mod stores;
 
 pub use app::{Running, StartError, start};

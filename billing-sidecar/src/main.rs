@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "servers")]
+use weir_billing::adapters::sqlserver_items::{Statement, Table};
 use weir_billing::{Config, ConfigError, StartError, Token};
 use weir_servers::ServerUrl;
 
@@ -36,6 +38,9 @@ enum Command {
     },
     /// Print the configuration that `run` would use, without secrets.
     PrintConfig,
+    /// Print the T-SQL that is sent for the financial items: to review it, or to make the table under another login.
+    #[cfg(feature = "servers")]
+    ItemsSql,
 }
 
 /// Each overrides the file's key of the same name.
@@ -153,6 +158,11 @@ impl Options {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(feature = "servers")]
+    if let Command::ItemsSql = cli.command {
+        print!("{}", items_sql());
+        return ExitCode::SUCCESS;
+    }
     let config = match cli.options.config() {
         Ok(config) => config,
         Err(e) => return fail(EXIT_CONFIG, &e),
@@ -171,7 +181,17 @@ fn main() -> ExitCode {
             Err(e) => fail(EXIT_FAILURE, &e),
         },
         Command::Run => on_runtime(run(config)),
+        #[cfg(feature = "servers")]
+        Command::ItemsSql => ExitCode::SUCCESS,
     }
+}
+
+#[cfg(feature = "servers")]
+/// Every statement, each in a batch of its own.
+fn items_sql() -> String {
+    let table = Table::items();
+    let batch = |statement: &Statement| format!("-- {statement:?}\n{}\nGO\n", statement.text(&table));
+    Statement::ALL.iter().map(batch).collect()
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

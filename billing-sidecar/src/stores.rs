@@ -11,12 +11,21 @@ use tokio::time::{Instant, sleep, timeout_at};
 use weir_servers::ServerUrl;
 
 use crate::{
-    adapters::{EmbeddedBroker, EmbeddedOutbox, SqliteItems, SqliteStore},
+    adapters::{EmbeddedBroker, EmbeddedOutbox, SqliteItems, SqliteScratch, SqliteStore},
     app::StartError,
     config::{Config, ConfigError},
     ports::{
-        PortError, billing_store::BillingStore, broker::Broker, items::Items, outbox_source::OutboxSource,
+        PortError,
+        billing_store::BillingStore,
+        broker::Broker,
+        items::{Items, ScratchItems},
+        outbox_source::OutboxSource,
     },
+};
+#[cfg(feature = "servers")]
+use crate::{
+    adapters::{RabbitBroker, RedisOutbox, SqlServerItems},
+    flow::rater::RATING_QUEUE,
 };
 
 /// The first pause between two attempts to reach a server; each next one is twice as long, up to [`PAUSE_MAX`].
@@ -24,14 +33,19 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause between two attempts: a server that came up is used this much later at most.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Even with no time left one attempt is made, and it has this long.
-const ATTEMPT_MIN: Duration = Duration::from_secs(10);
+const ATTEMPT_MIN: Duration = Duration::from_secs(15);
 /// While waiting, a line is logged this often.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// What exchanges and queues of RabbitMQ are named after.
+#[cfg(feature = "servers")]
+const BROKER_NAME: &str = "weir";
 
 /// The opened stores.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn BillingStore>,
     pub(crate) items: Arc<dyn Items>,
+    pub(crate) scratch_items: Arc<dyn ScratchItems>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) outboxes: Vec<Arc<dyn OutboxSource>>,
 }
@@ -40,11 +54,16 @@ impl Opened {
     /// Opens files and connects to servers; waits for servers up to `start_wait_ms` in all.
     pub(crate) async fn open(config: &Config) -> Result<Self, StartError> {
         let wait = Wait::new(config);
+        let store = store(config, &wait).await?;
+        let broker = broker(config, &wait).await?;
+        let outboxes = outboxes(config, &wait).await?;
+        let (items, scratch_items) = items(config, &wait).await?;
         Ok(Self {
-            store: store(config, &wait).await?,
-            broker: broker(config, &wait).await?,
-            outboxes: outboxes(config, &wait).await?,
-            items: items(config, &wait).await?,
+            store,
+            items,
+            scratch_items,
+            broker,
+            outboxes,
         })
     }
 }
@@ -62,16 +81,33 @@ pub async fn check_servers(config: &Config) -> Vec<(&'static str, Result<(), Sta
     for (key, url) in servers {
         if let Some(url) = url {
             let once = Wait::none();
-            let verdict = once.reach(key, url, || check_server(config, key)).await;
+            let verdict = once.reach(key, url, || check_server(config, key, url)).await;
             verdicts.push((key, verdict));
         }
     }
     verdicts
 }
 
-async fn check_server(_config: &Config, key: &'static str) -> Result<(), PortError> {
+#[cfg(feature = "servers")]
+async fn check_server(config: &Config, key: &'static str, url: &ServerUrl) -> Result<(), PortError> {
+    match key {
+        "amqp_url" => {
+            let broker = RabbitBroker::connect(url, BROKER_NAME).await?;
+            broker.check(&[RATING_QUEUE]).await
+        }
+        "redis_url" => RedisOutbox::connect(url, &config.redis_prefix).await.map(|_| ()),
+        "items_url" => SqlServerItems::check(url).await,
+        _ => Err(PortError::Settings(
+            "this build",
+            ConfigError::NotBuiltIn(key).to_string(),
+        )),
+    }
+}
+
+#[cfg(not(feature = "servers"))]
+async fn check_server(_: &Config, key: &'static str, _: &ServerUrl) -> Result<(), PortError> {
     Err(PortError::Settings(
-        "the adapter",
+        "this build",
         ConfigError::NotBuiltIn(key).to_string(),
     ))
 }
@@ -82,14 +118,22 @@ async fn store(config: &Config, _wait: &Wait) -> Result<Arc<dyn BillingStore>, S
     Ok(Arc::new(in_file(path, SqliteStore::open).await?))
 }
 
-async fn broker(config: &Config, _wait: &Wait) -> Result<Arc<dyn Broker>, StartError> {
-    not_built_in("amqp_url", config.amqp_url.as_ref())?;
+async fn broker(config: &Config, wait: &Wait) -> Result<Arc<dyn Broker>, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.amqp_url {
+        let connect = || RabbitBroker::connect(url, BROKER_NAME);
+        return Ok(Arc::new(wait.reach("amqp_url", url, connect).await?));
+    }
     let path = config.broker_path.clone();
     Ok(Arc::new(in_file(path, EmbeddedBroker::open).await?))
 }
 
-async fn outboxes(config: &Config, _wait: &Wait) -> Result<Vec<Arc<dyn OutboxSource>>, StartError> {
-    not_built_in("redis_url", config.redis_url.as_ref())?;
+async fn outboxes(config: &Config, wait: &Wait) -> Result<Vec<Arc<dyn OutboxSource>>, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.redis_url {
+        let connect = || RedisOutbox::connect(url, &config.redis_prefix);
+        return Ok(vec![Arc::new(wait.reach("redis_url", url, connect).await?)]);
+    }
     let mut outboxes: Vec<Arc<dyn OutboxSource>> = Vec::new();
     for path in &config.outbox_paths {
         outboxes.push(Arc::new(in_file(path.clone(), EmbeddedOutbox::open).await?));
@@ -97,10 +141,19 @@ async fn outboxes(config: &Config, _wait: &Wait) -> Result<Vec<Arc<dyn OutboxSou
     Ok(outboxes)
 }
 
-async fn items(config: &Config, _wait: &Wait) -> Result<Arc<dyn Items>, StartError> {
-    not_built_in("items_url", config.items_url.as_ref())?;
+type ItemStores = (Arc<dyn Items>, Arc<dyn ScratchItems>);
+
+async fn items(config: &Config, wait: &Wait) -> Result<ItemStores, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.items_url {
+        let connect = || SqlServerItems::connect(url);
+        let items = Arc::new(wait.reach("items_url", url, connect).await?);
+        return Ok((Arc::clone(&items) as Arc<dyn Items>, items));
+    }
     let path = config.data_dir.join("items.db");
-    Ok(Arc::new(in_file(path, SqliteItems::open).await?))
+    let items = in_file(path, SqliteItems::open).await?;
+    let scratch = SqliteScratch::new(config.data_dir.clone());
+    Ok((Arc::new(items), Arc::new(scratch)))
 }
 
 fn not_built_in(key: &'static str, url: Option<&ServerUrl>) -> Result<(), ConfigError> {

@@ -2,6 +2,7 @@
 
 mod account;
 mod reconcile;
+mod selftest;
 mod statement;
 mod top_up;
 mod usage;
@@ -49,6 +50,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<Outcome, CliError> {
         Command::Statement(args) => statement::run(&client, &args.account, json),
         Command::Usage(args) => usage::run(&client, &args.account, json),
         Command::Reconcile => reconcile::run(&client, json),
+        Command::Selftest(_) => selftest::run(&client, json),
     }
 }
 

@@ -284,3 +284,33 @@ fn a_demo_that_was_killed_is_named_as_gone() {
         weir::stderr(&output)
     );
 }
+
+#[test]
+fn selftest_shows_each_check_and_exits_with_1_when_one_fails() {
+    let home = tempfile::tempdir().unwrap();
+    let report = |ok: bool| {
+        json!({"ok": ok, "place": "SQL Server weir@sql:1433/books", "checks": [
+            {"check": "write", "ok": true, "detail": "an item is there"},
+            {"check": "id order", "ok": ok, "detail": "expected a, found B"}]})
+    };
+    for (ok, code, verdict) in [
+        (true, 0, "ok: 2 checks hold"),
+        (false, 1, "NOT OK: 1 of 2 checks fail"),
+    ] {
+        let script = Scripted::start(vec![answer("POST /api/selftest/items", report(ok))]);
+        let output = ask(&script, home.path(), &["selftest", "--items"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(
+            text.contains(verdict) && text.contains("SQL Server weir@sql:1433/books"),
+            "{text}"
+        );
+        assert_eq!(text.contains("FAILED"), !ok, "{text}");
+        let output = ask(&script, home.path(), &["selftest", "--items", "--json"]);
+        assert_eq!(output.status.code(), Some(code));
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(shown, report(ok));
+    }
+    let output = ask(&Scripted::start(vec![]), home.path(), &["selftest"]);
+    assert_eq!(output.status.code(), Some(2), "what is tested must be named");
+}

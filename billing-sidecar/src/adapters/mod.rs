@@ -1,4 +1,4 @@
-//! The world: SQLite files, embedded broker and outbox, the wallet over gRPC and REST, the clock, the Gate server, REST.
+//! The world: SQLite files, embedded broker and outbox, the real servers (feature `servers`), the wallet over gRPC and REST, the clock, the Gate server, REST.
 
 mod clock;
 mod embedded_broker;
@@ -14,6 +14,8 @@ mod rest;
 mod sqlite_items;
 mod sqlite_store;
 mod sqlite_thread;
+#[cfg(feature = "servers")]
+pub mod sqlserver_items;
 mod stored;
 mod wallet_grpc;
 mod wallet_rest;
@@ -29,7 +31,9 @@ pub use rabbit_broker::RabbitBroker;
 #[cfg(feature = "servers")]
 pub use redis_outbox::RedisOutbox;
 pub use rest::{Api, router};
-pub use sqlite_items::SqliteItems;
+pub use sqlite_items::{SqliteItems, SqliteScratch};
 pub use sqlite_store::SqliteStore;
+#[cfg(feature = "servers")]
+pub use sqlserver_items::SqlServerItems;
 pub use wallet_grpc::WalletGrpc;
 pub use wallet_rest::WalletRest;

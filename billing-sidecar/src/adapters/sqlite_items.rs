@@ -1,6 +1,9 @@
 //! Financial items in a SQLite file of their own, where SQL Server stands in the product.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
@@ -9,7 +12,7 @@ use weir_contracts::money::Amount;
 use super::sqlite_thread::{SqlError, SqliteThread};
 use crate::ports::{
     PortError,
-    items::{FinancialItem, Items},
+    items::{FinancialItem, Items, ScratchItems},
 };
 
 const NAME: &str = "the financial items";
@@ -78,5 +81,58 @@ impl Items for SqliteItems {
                 Ok(amounts)
             })
             .await
+    }
+}
+
+/// Files for a self-test in one directory.
+#[derive(Debug)]
+pub struct SqliteScratch(PathBuf);
+
+impl SqliteScratch {
+    /// In a directory that exists.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    fn file(&self, name: &str, ending: &str) -> PathBuf {
+        self.0.join(format!("selftest-{name}.db{ending}"))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let ended = |e: tokio::task::JoinError| PortError::Unavailable(NAME, e.to_string());
+        tokio::task::spawn_blocking(work).await.map_err(ended)?
+    }
+}
+
+#[async_trait]
+impl ScratchItems for SqliteScratch {
+    fn place(&self) -> String {
+        format!("SQLite in {}", self.0.display())
+    }
+
+    async fn open(&self, name: &str) -> Result<Arc<dyn Items>, PortError> {
+        let file = self.file(name, "");
+        let items = Self::blocking(move || SqliteItems::open(&file)).await?;
+        Ok(Arc::new(items))
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), PortError> {
+        let files = ["", "-wal", "-shm"].map(|ending| self.file(name, ending));
+        Self::blocking(move || {
+            for file in files {
+                match std::fs::remove_file(&file) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        let cause = format!("{}: {e}", file.display());
+                        return Err(PortError::Unavailable(NAME, cause));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 }

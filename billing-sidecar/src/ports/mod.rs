@@ -19,7 +19,7 @@ pub enum PortError {
     #[error("{0} already has {1} with other content")]
     OtherContent(&'static str, String),
     /// The server is set up in a way that breaks a promise, or lets us not in: its operator must act, waiting does not help. The
-    /// text names the setting and the remedy. Answered at the start only.
+    /// text names the setting and the remedy.
     #[error("{0} cannot be used as it is set up: {1}")]
     Settings(&'static str, String),
 }

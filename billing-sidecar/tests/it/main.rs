@@ -7,6 +7,7 @@ mod contract;
 mod fake_wallet;
 mod flow;
 mod gate;
+mod items;
 mod program;
 mod property;
 mod rating;

@@ -46,7 +46,8 @@ pub(super) fn read_parameter(parameter: &Parameter<'_>) -> Result<Sent, Fault> {
 /// # Errors
 /// Bytes that are no value of the type.
 pub(super) fn held(info: TypeInfo, kind: SqlType, raw: RawValue<'_>) -> Result<Held, Fault> {
-    if raw.null {
+    // A value of NULLTYPE has no bytes and is NULL: so drivers send a NULL whose type they do not know.
+    if raw.null || info.data_type == DataType::Null {
         return Ok(Held::Null);
     }
     let value = ParameterValue::Scalar(info, raw);

@@ -1,4 +1,4 @@
-//! Readiness, metrics and dead letters.
+//! Readiness, metrics, dead letters and self-tests.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -11,7 +11,10 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Api, error::ApiError};
-use crate::flow::rater::RATING_QUEUE;
+use crate::{
+    flow::rater::RATING_QUEUE,
+    selftest::{self, Report},
+};
 
 /// Ready when the store answers. A wallet that is away is told beside: leases in hand still serve.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
@@ -85,4 +88,13 @@ pub(super) async fn replay(
 ) -> Result<Json<Value>, ApiError> {
     api.broker.replay(RATING_QUEUE, tag).await?;
     Ok(Json(json!({ "replayed": tag })))
+}
+
+/// Runs the suite on a scratch store beside the service's own, one at a time.
+pub(super) async fn selftest_items(State(api): State<Arc<Api>>) -> Result<Json<Report>, ApiError> {
+    let Ok(_running) = api.selftest.try_lock() else {
+        let message = "a self-test is running; ask again when it has ended";
+        return Err(ApiError::new(StatusCode::CONFLICT, "BUSY", "client", message));
+    };
+    Ok(Json(selftest::items::run(&*api.scratch_items).await))
 }

@@ -11,6 +11,7 @@
 //! | `GET /api/tariffs`, `PUT /api/tariffs/{version}` `{currency, per_row, …}` | decimal prices; a version never changes |
 //! | `GET /api/reconcile`, `GET /api/live` | do the books agree; what happens now |
 //! | `GET /api/dead-letters`, `POST /api/dead-letters/{tag}/replay` | usage batches that were refused, with the cause |
+//! | `POST /api/selftest/items` | runs the contract suite on the store of financial items: `{ok, place, checks: [{check, ok, detail}]}` |
 //! | `GET /`, `/health`, `/ready`, `/metrics` | console page (holds no data), liveness, readiness, counters |
 //!
 //! Errors are `{"error": {"code", "message", "fault"}}`; amounts are decimal strings.
@@ -34,13 +35,13 @@ use axum::{
 use crate::{
     config::Token,
     flow::{books::Reconciler, hub::Hub, live::Live, meters::Meters, tenants::Tenants},
-    ports::{billing_store::BillingStore, broker::Broker, wallet_client::WalletClient},
+    ports::{billing_store::BillingStore, broker::Broker, items::ScratchItems, wallet_client::WalletClient},
 };
 use error::ApiError;
 
 /// Largest request body.
 const BODY_MAX: usize = 64 * 1024;
-/// Longest time for an answer: beyond the longest wait inside (settling, 25 s; reconciliation, 10 s + 10 s).
+/// Longest time for an answer: beyond the longest wait inside (settling and the self-test, 25 s; reconciliation, 10 s + 10 s).
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the routes need.
@@ -53,6 +54,10 @@ pub struct Api {
     pub wallet: Arc<dyn WalletClient>,
     /// Dead letters.
     pub broker: Arc<dyn Broker>,
+    /// Stores for the self-test of the financial items.
+    pub scratch_items: Arc<dyn ScratchItems>,
+    /// Held by the self-test that runs.
+    pub selftest: tokio::sync::Mutex<()>,
     /// Accounts and tariffs.
     pub tenants: Arc<Tenants>,
     /// What is known now.
@@ -82,6 +87,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/tariffs/{version}", put(accounts::put_tariff))
         .route("/reconcile", get(books::reconcile))
         .route("/live", get(books::live))
+        .route("/selftest/items", post(admin::selftest_items))
         .route("/dead-letters", get(admin::dead_letters))
         .route("/dead-letters/{tag}/replay", post(admin::replay))
         .fallback(async || ApiError::not_found("there is no such resource"))
