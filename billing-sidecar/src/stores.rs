@@ -24,7 +24,7 @@ use crate::{
 };
 #[cfg(feature = "servers")]
 use crate::{
-    adapters::{RabbitBroker, RedisOutbox, SqlServerItems},
+    adapters::{PostgresStore, RabbitBroker, RedisOutbox, SqlServerItems},
     flow::rater::RATING_QUEUE,
 };
 
@@ -91,11 +91,12 @@ pub async fn check_servers(config: &Config) -> Vec<(&'static str, Result<(), Sta
 #[cfg(feature = "servers")]
 async fn check_server(config: &Config, key: &'static str, url: &ServerUrl) -> Result<(), PortError> {
     match key {
+        "database_url" => PostgresStore::check(url, &config.database_schema).await,
         "amqp_url" => {
             let broker = RabbitBroker::connect(url, BROKER_NAME).await?;
             broker.check(&[RATING_QUEUE]).await
         }
-        "redis_url" => RedisOutbox::connect(url, &config.redis_prefix).await.map(|_| ()),
+        "redis_url" => RedisOutbox::open(url, &config.redis_prefix).await.map(|_| ()),
         "items_url" => SqlServerItems::check(url).await,
         _ => Err(PortError::Settings(
             "this build",
@@ -112,8 +113,12 @@ async fn check_server(_: &Config, key: &'static str, _: &ServerUrl) -> Result<()
     ))
 }
 
-async fn store(config: &Config, _wait: &Wait) -> Result<Arc<dyn BillingStore>, StartError> {
-    not_built_in("database_url", config.database_url.as_ref())?;
+async fn store(config: &Config, wait: &Wait) -> Result<Arc<dyn BillingStore>, StartError> {
+    #[cfg(feature = "servers")]
+    if let Some(url) = &config.database_url {
+        let connect = || PostgresStore::connect(url, &config.database_schema);
+        return Ok(Arc::new(wait.reach("database_url", url, connect).await?));
+    }
     let path = config.data_dir.join("billing.db");
     Ok(Arc::new(in_file(path, SqliteStore::open).await?))
 }
@@ -131,7 +136,7 @@ async fn broker(config: &Config, wait: &Wait) -> Result<Arc<dyn Broker>, StartEr
 async fn outboxes(config: &Config, wait: &Wait) -> Result<Vec<Arc<dyn OutboxSource>>, StartError> {
     #[cfg(feature = "servers")]
     if let Some(url) = &config.redis_url {
-        let connect = || RedisOutbox::connect(url, &config.redis_prefix);
+        let connect = || RedisOutbox::open(url, &config.redis_prefix);
         return Ok(vec![Arc::new(wait.reach("redis_url", url, connect).await?)]);
     }
     let mut outboxes: Vec<Arc<dyn OutboxSource>> = Vec::new();
@@ -154,10 +159,6 @@ async fn items(config: &Config, wait: &Wait) -> Result<ItemStores, StartError> {
     let items = in_file(path, SqliteItems::open).await?;
     let scratch = SqliteScratch::new(config.data_dir.clone());
     Ok((Arc::new(items), Arc::new(scratch)))
-}
-
-fn not_built_in(key: &'static str, url: Option<&ServerUrl>) -> Result<(), ConfigError> {
-    url.map_or(Ok(()), |_| Err(ConfigError::NotBuiltIn(key)))
 }
 
 /// Makes the file's directory and opens the file, off the runtime.
