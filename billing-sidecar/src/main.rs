@@ -13,6 +13,10 @@ const EXIT_FAILURE: u8 = 1;
 /// Exit code of wrong usage or configuration.
 const EXIT_CONFIG: u8 = 2;
 
+/// What is logged unless WEIR_LOG says otherwise. What the drivers meet comes back as our errors, with the setting to mend; their
+/// own lines would tell each a second time, and some of it is no error (a queue that is yet to be made).
+const LOG_DEFAULT: &str = "info,lapin=off,tiberius=error";
+
 #[derive(Parser)]
 #[command(
     name = "weir-billing",
@@ -210,7 +214,8 @@ fn not_started(error: &StartError) -> ExitCode {
 }
 
 fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| LOG_DEFAULT.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,6 +1,11 @@
 //! Which adapter stands behind which port: the embedded one, or the real server's when its address is configured. A server that
 //! is away at the start is waited for, so that the order in which services start does not matter.
 
+#![cfg_attr(
+    not(feature = "servers"),
+    allow(unused_variables, reason = "nobody is waited for in a build without servers")
+)]
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

@@ -440,6 +440,25 @@ async fn billing_writes_its_items_to_sql_server_and_tests_it_on_demand() {
 }
 
 #[tokio::test]
+async fn a_start_waits_for_a_server_that_is_away() {
+    let server = sandbox().await;
+    let proxy = Arc::new(ChaosProxy::start(server.addr).unwrap());
+    proxy.refuse(true);
+    let (items_url, opens) = (url(proxy.addr), Arc::clone(&proxy));
+    let opening = async {
+        while opens.accepted() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        opens.refuse(false);
+    };
+    let starting = World::configured(|config| config.items_url = Some(items_url));
+    let (world, ()) = tokio::join!(starting, opening);
+    assert_eq!(world.get("/ready").await["ready"], true);
+    drop(world);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_self_test_of_a_store_that_is_away_fails_within_its_deadline() {
     let torn = Torn::new(SHORT).await;
     torn.proxy.freeze(true);

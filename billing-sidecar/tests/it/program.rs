@@ -112,3 +112,63 @@ fn a_server_address_of_the_wrong_kind_is_told_by_its_key() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_a_failure_and_a_wrong_setting_one_of_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", dir.path().display());
+    let server = weir_sandbox::start(weir_sandbox::Config::default())
+        .await
+        .unwrap();
+    // A port that was free a moment ago: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let at = server.addr;
+    for (url, code, named) in [
+        (format!("--redis-url=redis://:very-secret@{free}"), 1, "redis_url"),
+        (format!("--amqp-url=amqp://u:very-secret@{free}/v"), 1, "amqp_url"),
+        (
+            format!("--database-url=postgres://u:very-secret@{free}/d"),
+            1,
+            "database_url",
+        ),
+        (
+            format!("--items-url=mssql://u:very-secret@{free}/d"),
+            1,
+            "items_url",
+        ),
+        (
+            format!("--items-url=mssql://demo:very-secret@{at}/demo?encrypt=off"),
+            2,
+            "items_url",
+        ),
+    ] {
+        for command in [["run", "--start-wait-ms=50"].as_slice(), &["check", "--connect"]] {
+            let args = [command, &["--token=t", &data, &url]].concat();
+            let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+            let told = tokio::task::spawn_blocking(move || {
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                billing(&args)
+            });
+            let told = told.await.unwrap();
+            let text = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert_eq!(told.status.code(), Some(code), "{command:?} {url}: {text}");
+            assert!(
+                text.contains(named) && !text.contains("very-secret"),
+                "{url}: {text}"
+            );
+        }
+    }
+    server.stop().await;
+}
+
+#[test]
+fn the_sql_of_the_items_is_printed_for_review() {
+    let printed = billing(&["items-sql"]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(printed.status.code(), Some(0));
+    assert!(text.contains("CREATE TABLE dbo.weir_financial_items"), "{text}");
+    assert_eq!(text.matches("\nGO\n").count(), 9);
+}
