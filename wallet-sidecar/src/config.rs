@@ -44,7 +44,7 @@ pub struct Config {
     pub database_url: Option<ServerUrl>,
     /// PostgreSQL schema of the event store, made when it is missing.
     pub database_schema: String,
-    /// MongoDB for the read model, `mongodb://user:password@host:port/database`, or `file:PATH`. Absent: SQLite in `data_dir`.
+    /// MongoDB for the read model, `mongodb://user:password@host:port/database?tls=true`, or `file:PATH`. Absent: SQLite in `data_dir`.
     pub mongodb_url: Option<ServerUrl>,
     /// How long a start waits for servers that are away, milliseconds; at most [`START_WAIT_MS_MAX`].
     pub start_wait_ms: u64,

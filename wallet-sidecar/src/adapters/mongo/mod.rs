@@ -3,6 +3,7 @@
 pub mod read_model;
 
 use std::{
+    ffi::OsString,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use mongodb::{
     Client, Database,
     bson::{Document, doc},
     error::{Error, ErrorKind, WriteFailure},
-    options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern},
+    options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, Tls, WriteConcern},
 };
 use tokio::runtime::Handle;
 use weir_servers::ServerUrl;
@@ -73,6 +74,9 @@ impl Mongo {
         );
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        options.tls = options
+            .tls
+            .map(|tls| trusting(tls, std::env::var_os("SSL_CERT_FILE")));
         let name = options.default_database.clone().ok_or_else(|| {
             StoreError::Settings("mongodb_url: name the database in the path: mongodb://host/weir".to_owned())
         })?;
@@ -125,6 +129,18 @@ impl Mongo {
                 "MongoDB did not answer within {waited} s"
             )))
         })
+    }
+}
+
+/// Over TLS (`tls=true` in the address), with the authorities of `SSL_CERT_FILE` unless the address names some (`tlsCAFile`); else the
+/// driver's own list of public ones counts.
+fn trusting(tls: Tls, authorities: Option<OsString>) -> Tls {
+    match (tls, authorities) {
+        (Tls::Enabled(mut options), Some(file)) if options.ca_file_path.is_none() => {
+            options.ca_file_path = Some(file.into());
+            Tls::Enabled(options)
+        }
+        (tls, _) => tls,
     }
 }
 
@@ -182,4 +198,26 @@ fn at_start(error: Error) -> StoreError {
         _ => return failed(error),
     };
     StoreError::Settings(format!("MongoDB refuses ({code}: {said}): {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn authorities_of_the_address_come_before_those_of_the_system() {
+        for (url, trusted) in [
+            ("mongodb://h/weir?tls=true", Some("/roots.pem")),
+            ("mongodb://h/weir?tls=true&tlsCAFile=/own.pem", Some("/own.pem")),
+            ("mongodb://h/weir?tls=false", None),
+        ] {
+            let options = ClientOptions::parse(url).await.unwrap();
+            let tls = trusting(options.tls.unwrap(), Some("/roots.pem".into()));
+            let path = match tls {
+                Tls::Enabled(options) => options.ca_file_path,
+                Tls::Disabled => None,
+            };
+            assert_eq!(path, trusted.map(Into::into), "{url}");
+        }
+    }
 }
