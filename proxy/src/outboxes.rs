@@ -1,6 +1,8 @@
 //! Which outbox the proxy ships to: the embedded one in a file, or Redis when its address is configured.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+#[cfg(feature = "servers")]
+use std::time::Duration;
 
 use weir_contracts::ids::ProxyId;
 
