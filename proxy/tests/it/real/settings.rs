@@ -163,3 +163,54 @@ fn the_program_waits_for_a_server_at_the_start_and_then_says_which() {
         "{said}"
     );
 }
+
+#[test]
+fn tls_is_taken_by_the_scheme_and_the_certificate_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+    let port = port.unwrap().port().to_string();
+    let [cert, key] = [cert, key].map(|path| path.display().to_string());
+    let _redis = RedisProcess::start(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let check = |roots: &str| {
+        Command::new(env!("CARGO_BIN_EXE_weir-proxy"))
+            .args([
+                "check",
+                "--connect",
+                "--upstream",
+                "127.0.0.1:1",
+                "--client-encryption",
+                "none",
+            ])
+            .env("WEIR_REDIS_URL", format!("rediss://127.0.0.1:{port}"))
+            .env("SSL_CERT_FILE", roots)
+            .output()
+            .unwrap()
+    };
+    let trusted = check(&cert);
+    assert_eq!(
+        trusted.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&trusted.stderr)
+    );
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let others = dir.path().join("other.pem");
+    std::fs::write(&others, other.cert.pem()).unwrap();
+    let foreign = check(&others.display().to_string());
+    let said = String::from_utf8_lossy(&foreign.stderr);
+    assert_eq!(foreign.status.code(), Some(1), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+}
