@@ -4,7 +4,7 @@
 
 SERVERS=${WEIR_SERVERS:-$PWD/.weir/servers}     # binaries, shared by all stacks of this checkout
 SERVER_NAMES=(postgres redis rabbitmq ferretdb)
-READY_SECONDS=90                                # worst seen: 15 s for RabbitMQ beside a build on two cores
+READY_SECONDS=90                                # worst seen: 34 s for RabbitMQ beside builds on two cores
 
 say() { printf 'stack: %s\n' "$*" >&2; }
 
