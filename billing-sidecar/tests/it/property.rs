@@ -2,11 +2,12 @@
 //! Σ read-model transactions = Σ items.
 
 use serde_json::json;
-use weir_contracts::entry::Outcome;
+use weir_contracts::{entry::Outcome, ids::LeaseId};
+use weir_servers::chaos_proxy::ChaosProxy;
 
 use crate::{
     fake_wallet::Fault,
-    world::{Journal, World, record},
+    world::{Journal, PATIENCE, World, record},
 };
 
 /// Another seed: `WEIR_TEST_SEED=7 cargo test -p weir-billing`.
@@ -30,8 +31,26 @@ fn faults(random: &mut fastrand::Rng) -> Vec<Fault> {
 
 #[tokio::test]
 async fn whatever_happens_the_books_agree() {
+    books_agree(World::demo().await, None).await;
+}
+
+/// Asks for a lease; a store whose connection is being cut is asked again.
+async fn lend(world: &World, lease: LeaseId, want: i64, chaos: Option<&ChaosProxy>) {
+    let began = std::time::Instant::now();
+    loop {
+        match world.gate().await.lease(lease, 0, want).await {
+            Ok(_) => return,
+            Err(e) => assert!(
+                chaos.is_some() && e.code() == tonic::Code::Unavailable && began.elapsed() < PATIENCE,
+                "{e}"
+            ),
+        }
+    }
+}
+
+/// Random usage in a world of tariff and account `demo`; `chaos` stands before its billing store and cuts connections.
+pub(crate) async fn books_agree(mut world: World, chaos: Option<&ChaosProxy>) {
     let mut random = fastrand::Rng::with_seed(seed());
-    let mut world = World::demo().await;
     let mut journals = [Journal::new(1), Journal::new(2), Journal::new(3)];
     let mut shipped = [0_usize; 3];
     let mut expected = 0_i128;
@@ -43,7 +62,7 @@ async fn whatever_happens_the_books_agree() {
             let number = u32::try_from(round).unwrap();
             let lease = journal.lease(number);
             let want = random.i64(1..400_000_000);
-            world.gate().await.lease(lease, 0, want).await.unwrap();
+            lend(&world, lease, want, chaos).await;
             for request in 0..random.u64(0..40) {
                 let paid = random.bool().then_some(lease);
                 let mut part = record(paid, round * 100 + request, random.u64(0..500));
@@ -57,12 +76,19 @@ async fn whatever_happens_the_books_agree() {
             journal.close(lease);
             world.wallet.wallet.script_if_well("capture", faults(&mut random));
             world.wallet.wallet.script_if_well("release", faults(&mut random));
+            if let Some(chaos) = chaos {
+                // Rating alone asks more often than that.
+                chaos.cut_after_request(random.u32(1..12));
+            }
             journal.ship(&world.outbox, *shipped).await;
             *shipped = journal.entries.len();
         }
         if random.u8(0..3) == 0 {
             world.restart().await;
         }
+    }
+    if let Some(chaos) = chaos {
+        tokio::time::timeout(PATIENCE, chaos.sprung()).await.unwrap();
     }
     world.until("/api/accounts/demo", |a| a["held"] == "0.00").await;
     let verdict = world.until("/api/reconcile", |v| v["ok"] == true).await;

@@ -11,6 +11,7 @@ use weir_contracts::{
     proto::billing::{self as proto, gate_client::GateClient},
 };
 use weir_embedded::{Appended, Log, Position};
+use weir_servers::ServerUrl;
 
 use crate::fake_wallet::{FakeWallet, Served};
 
@@ -135,10 +136,17 @@ pub(crate) struct World {
     pub(crate) wallet_rest: std::net::SocketAddr,
     pub(crate) billing: Option<Running>,
     pub(crate) outbox: Log,
+    /// PostgreSQL's address and schema, when the billing store is there.
+    database: Option<(ServerUrl, String)>,
 }
 
-fn config(dir: &Path, wallet: &Served, wallet_rest: std::net::SocketAddr) -> Config {
-    Config {
+fn config(
+    dir: &Path,
+    wallet: &Served,
+    wallet_rest: std::net::SocketAddr,
+    database: Option<&(ServerUrl, String)>,
+) -> Config {
+    let mut config = Config {
         data_dir: dir.join("billing"),
         rest_listen: "127.0.0.1:0".parse().unwrap(),
         grpc_listen: "127.0.0.1:0".parse().unwrap(),
@@ -152,7 +160,12 @@ fn config(dir: &Path, wallet: &Served, wallet_rest: std::net::SocketAddr) -> Con
             ..Default::default()
         },
         ..Config::default()
+    };
+    if let Some((url, schema)) = database {
+        config.database_url = Some(url.clone());
+        config.database_schema.clone_from(schema);
     }
+    config
 }
 
 impl World {
@@ -161,12 +174,22 @@ impl World {
         Self::configured(|_| {}).await
     }
 
+    /// Started on a PostgreSQL schema, without accounts.
+    #[cfg(feature = "servers")]
+    pub(crate) async fn on_database(url: ServerUrl, schema: String) -> Self {
+        Self::made(Some((url, schema)), |_| {}).await
+    }
+
     /// As `empty`, with a change to the configuration (until the first restart).
     pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::made(None, change).await
+    }
+
+    async fn made(database: Option<(ServerUrl, String)>, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let wallet = FakeWallet::new().serve(None).await;
         let wallet_rest = wallet.wallet.serve_rest().await;
-        let mut config = config(dir.path(), &wallet, wallet_rest);
+        let mut config = config(dir.path(), &wallet, wallet_rest, database.as_ref());
         change(&mut config);
         let billing = weir_billing::start(config).await.unwrap();
         let outbox = Log::open(&dir.path().join("outbox.db")).unwrap();
@@ -176,6 +199,7 @@ impl World {
             wallet_rest,
             billing: Some(billing),
             outbox,
+            database,
         }
     }
 
@@ -210,7 +234,12 @@ impl World {
     /// Stops billing and starts it again on the same directory.
     pub(crate) async fn restart(&mut self) {
         self.billing.take().unwrap().stop().await;
-        let config = config(self.dir.path(), &self.wallet, self.wallet_rest);
+        let config = config(
+            self.dir.path(),
+            &self.wallet,
+            self.wallet_rest,
+            self.database.as_ref(),
+        );
         self.billing = Some(weir_billing::start(config).await.unwrap());
     }
 

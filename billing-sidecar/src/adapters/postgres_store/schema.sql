@@ -1,5 +1,6 @@
 -- Version 1. Text keys are compared as bytes (COLLATE "C"): the same order as in every other store, and no index that an upgrade of
--- the C library breaks. Money is numeric(28,9), exact. Rows that are rewritten often leave room on their page (fillfactor).
+-- the C library breaks. Money is numeric(28,9), exact. Rows that are rewritten often leave room on their page (fillfactor)
+-- and are cleared away often.
 CREATE TABLE tariffs (
     version text COLLATE "C" PRIMARY KEY, currency text NOT NULL, prices text NOT NULL
 );
@@ -21,11 +22,11 @@ CREATE INDEX leases_closing ON leases (account, lease) WHERE state = 'closing';
 -- A batch holds its proxy's row until it is written down. Sequence 0: nothing is rated yet.
 CREATE TABLE marks (
     proxy uuid PRIMARY KEY, epoch bigint NOT NULL, sequence bigint NOT NULL
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 -- The last numbers given to charges and entries: held from there to the commit, so numbers become visible in their order, without a gap.
 CREATE TABLE numbers (
     single boolean PRIMARY KEY DEFAULT true CHECK (single), charges bigint NOT NULL, entries bigint NOT NULL
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 INSERT INTO numbers (charges, entries) VALUES (0, 0);
 -- One row per requested capture: the charge is its own outgoing command, `state` says how far it got.
 CREATE TABLE charges (
@@ -55,7 +56,7 @@ CREATE TABLE requests (
 CREATE TABLE account_totals (
     account text COLLATE "C" PRIMARY KEY, requests bigint NOT NULL, rows bigint NOT NULL, bytes_out bigint NOT NULL,
     cut_offs bigint NOT NULL, cost numeric(28,9) NOT NULL
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 CREATE TABLE mistakes (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, entry text NOT NULL, account text NOT NULL, what text NOT NULL, at text NOT NULL
 );

@@ -43,7 +43,7 @@ pub(super) async fn write(
     let (charges_before, entries_before) = numbers(t, rated).await?;
     charges(t, &rated.charges, charges_before, &held.currencies, now).await?;
     entries(t, batch, &rated.entries, entries_before, charges_before).await?;
-    requests(t, entries_before).await?;
+    requests(t, entries_before, rated.entries.len()).await?;
     totals(t, &rated.accounts).await?;
     mistakes(t, &rated.mistakes, now).await
 }
@@ -159,14 +159,14 @@ async fn entries(
     Ok(())
 }
 
-/// Places the requests that begin in this batch: its entries are those above `before`, and nobody else numbers any now.
-async fn requests(t: &mut Transaction<'_>, before: i64) -> Result<(), Failure> {
+/// Places the requests that begin in this batch, whose entries are the next `entries` ones after `before`.
+async fn requests(t: &mut Transaction<'_>, before: i64, entries: usize) -> Result<(), Failure> {
     t.execute(
         "INSERT INTO requests (proxy, epoch, session, request, first_n, account)
          SELECT DISTINCT ON (proxy, epoch, session, request) proxy, epoch, session, request, n, account
-         FROM entries WHERE n > $1 AND request IS NOT NULL ORDER BY proxy, epoch, session, request, n
+         FROM entries WHERE n > $1 AND n <= $2 AND request IS NOT NULL ORDER BY proxy, epoch, session, request, n
          ON CONFLICT (proxy, epoch, session, request) DO NOTHING",
-        &[&before],
+        &[&before, &(before + count(entries))],
     )
     .await?;
     Ok(())

@@ -26,7 +26,8 @@ use crate::{
     contract::billing_store::{
         Home, NOW, batch, billing_store_contract, furnish, furnished, place, prices, was_rated,
     },
-    world::{Journal, PATIENCE, record},
+    property::books_agree,
+    world::{Journal, PATIENCE, World, record},
 };
 
 /// Longest wait of one statement, and what a busy machine adds.
@@ -350,4 +351,14 @@ async fn rows_that_were_tampered_with_are_named_and_not_believed() {
     let twice = store.rate(batch(None, &journal.entries), NOW).await.unwrap_err();
     assert!(matches!(twice, PortError::Corrupt(..)), "{twice}");
     assert_eq!(store.booked_charges(0, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_agree_while_connections_are_cut() {
+    let home = InSchema::new().await;
+    let proxy = ChaosProxy::start(server()).unwrap();
+    let world = World::on_database(through(proxy.addr), home.schema.clone()).await;
+    books_agree(world.with_demo().await, Some(&proxy)).await;
+    // What was cut was made anew.
+    assert!(proxy.accepted() > 10, "{}", proxy.accepted());
 }
