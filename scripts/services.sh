@@ -44,16 +44,16 @@ END
     mv "$tls/cert.pem.new" "$tls/cert.pem"
 }
 
-# http METHOD PORT PATH [BODY]: with the token; prints the status, leaves the whole answer in $STACK/answer.
+# http METHOD PORT PATH [BODY]: with the token; prints the whole answer, the status line first.
 http() {
     local body=${4:-}
     exec 7<>"/dev/tcp/127.0.0.1/$2" || return 1
     printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %s\r\nConnection: close\r\n\r\n%s' \
         "$1" "$3" "$2" "$(cat "$STACK/token")" "${#body}" "$body" >&7
-    timeout 30 cat <&7 >"$STACK/answer"
+    timeout 30 cat <&7
     exec 7>&-
-    sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p' "$STACK/answer"
 }
+accepted() { [[ $1 == HTTP/1.1\ 2* ]]; }
 
 # Services read no variable but what stands in their file; a path for each address, so that no secret is in two places.
 run_service() { launch "$1" "$(program "weir-$1")" "${@:2}"; }
@@ -73,7 +73,7 @@ mongodb_url = "file:$STACK/ferretdb/url"
 END
 }
 start_wallet() { run_service wallet run --config "$STACK/wallet/config.toml"; }
-ready_wallet() { listens "$(cat "$STACK/wallet/grpc-port")" && [ "$(http GET "$(cat "$STACK/wallet/port")" /ready)" = 200 ]; }
+ready_wallet() { listens "$(cat "$STACK/wallet/grpc-port")" && accepted "$(http GET "$(cat "$STACK/wallet/port")" /ready)"; }
 url_wallet() { echo "http://127.0.0.1:$(cat "$STACK/wallet/port")"; }
 
 prepare_billing() {
@@ -94,7 +94,7 @@ items_url = "file:$STACK/items/url"
 END
 }
 start_billing() { run_service billing run --config "$STACK/billing/config.toml"; }
-ready_billing() { listens "$(cat "$STACK/billing/grpc-port")" && [ "$(http GET "$(cat "$STACK/billing/port")" /ready)" = 200 ]; }
+ready_billing() { listens "$(cat "$STACK/billing/grpc-port")" && accepted "$(http GET "$(cat "$STACK/billing/port")" /ready)"; }
 url_billing() { echo "http://127.0.0.1:$(cat "$STACK/billing/port")"; }
 
 start_a_sandbox() {
@@ -130,15 +130,15 @@ url_proxy() { echo "127.0.0.1:$(cat "$STACK/proxy/port")"; }
 
 # make_tenant: as `weir demo` makes it: login demo, 0.000010 USD per row delivered, enforced.
 make_tenant() {
-    local port status
+    local port answer
     port=$(cat "$STACK/billing/port")
-    status=$(http GET "$port" /api/accounts/demo)
-    if [ "$status" = 200 ]; then return 0; fi
-    status=$(http PUT "$port" /api/tariffs/demo@1 '{"currency":"USD","per_row":"0.000010"}')
-    case $status in 2*) ;; *) say "the tariff was refused: $(tail -n 1 "$STACK/answer")"; return 1 ;; esac
-    status=$(http POST "$port" /api/accounts \
+    answer=$(http GET "$port" /api/accounts/demo)
+    if accepted "$answer"; then return 0; fi
+    answer=$(http PUT "$port" /api/tariffs/demo@1 '{"currency":"USD","per_row":"0.000010"}')
+    if ! accepted "$answer"; then say "the tariff was refused: $(tail -n 1 <<<"$answer")"; return 1; fi
+    answer=$(http POST "$port" /api/accounts \
         "{\"account\":\"demo\",\"login\":\"demo\",\"currency\":\"USD\",\"initial_credit\":\"$CREDIT\",\"tariff\":\"demo@1\",\"mode\":\"enforce\"}")
-    case $status in 2*) ;; *) say "the tenant was refused: $(tail -n 1 "$STACK/answer")"; return 1 ;; esac
+    if ! accepted "$answer"; then say "the tenant was refused: $(tail -n 1 <<<"$answer")"; return 1; fi
 }
 
 # start_services: the order in which they need each other; the servers run already.
