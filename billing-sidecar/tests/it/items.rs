@@ -349,6 +349,44 @@ async fn wrong_settings_are_told_apart_from_a_server_that_is_away() {
 }
 
 #[tokio::test]
+async fn the_connection_is_encrypted_and_the_certificate_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let ca = cert.display().to_string();
+    let server = weir_sandbox::start(weir_sandbox::Config {
+        tls: Some(weir_sandbox::TlsFiles { cert, key }),
+        encryption: EncryptionPolicy::Off,
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    let at = server.addr;
+    for options in [
+        format!("encrypt=required&ca={ca}"),
+        "trust=true".to_owned(),
+        format!("encrypt=login&ca={ca}"),
+        "encrypt=off".to_owned(),
+    ] {
+        let to = format!("mssql://demo:demo@{at}/demo?{options}");
+        let items = SqlServerItems::connect(&to.into())
+            .await
+            .unwrap_or_else(|e| panic!("{options}: {e}"));
+        items.write(&item("tls:1", 7)).await.unwrap();
+    }
+    // Nobody vouches for the certificate.
+    let told = SqlServerItems::connect(&format!("mssql://demo:demo@{at}/demo").into()).await;
+    let text = told.as_ref().unwrap_err().to_string();
+    assert!(
+        matches!(told, Err(PortError::Settings(..))) && text.contains("ca=PATH"),
+        "{text}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_table_of_another_shape_is_refused_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let server = weir_sandbox::start(weir_sandbox::Config {

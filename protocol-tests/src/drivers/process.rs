@@ -40,9 +40,12 @@ impl Drop for Link {
     }
 }
 
-/// pymssql (FreeTDS) in the Python that `scripts/test` made.
+/// The Python that `scripts/test` made.
+///
+/// # Panics
+/// When it is not there.
 #[must_use]
-pub fn python() -> Process {
+pub fn interpreter() -> PathBuf {
     let private = root().join(".weir/test/venv/bin/python");
     let python = std::env::var_os("WEIR_TEST_PYTHON").map_or(private, PathBuf::from);
     assert!(
@@ -50,9 +53,15 @@ pub fn python() -> Process {
         "{} is missing: run scripts/test --install-only",
         python.display()
     );
+    python
+}
+
+/// pymssql (FreeTDS) in that Python.
+#[must_use]
+pub fn python() -> Process {
     Process::start(
         "pymssql",
-        Command::new(python)
+        Command::new(interpreter())
             .arg("-u")
             .arg(directory().join("python/drive.py")),
     )
@@ -80,7 +89,9 @@ fn root() -> PathBuf {
         .unwrap_or_default()
 }
 
-fn directory() -> PathBuf {
+/// Where the drivers' programs are.
+#[must_use]
+pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers")
 }
 

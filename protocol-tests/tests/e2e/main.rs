@@ -14,3 +14,4 @@ mod outage;
 mod refusals;
 mod stack;
 mod tiberius_driver;
+mod tsql;
