@@ -12,12 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt};
-use lapin::{
-    Acker, Channel, Consumer,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::{Acker, options::BasicAckOptions};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
@@ -25,22 +20,18 @@ use tokio::{
 
 use super::{
     Delivery,
-    error::{RabbitError, is_not_found},
-    link::{CALL_DEADLINE, Link, call},
+    error::RabbitError,
+    link::{CALL_DEADLINE, Link},
     message::{self, Letter},
     publisher::{PAUSE_FIRST, PAUSE_LONGEST, Publisher, To},
-    topology::{self, Home, short},
+    subscription::Subscription,
+    topology::Home,
 };
 
-/// Messages of one queue in this process, waiting ones included: what it can hold in memory at worst is this times the longest body.
-const IN_HAND_MAX: u16 = 128;
-/// Of these, messages that wait for a retry; more are put at the end of the queue, so that others are reached.
+/// Messages in hand that wait for a retry; more are put at the end of the queue, so that others are reached.
 const WAITING_MAX: usize = 64;
 /// A message is held no longer than this: RabbitMQ ends a channel that keeps one for 30 minutes.
 const HELD_MAX: Duration = Duration::from_secs(20 * 60);
-/// With nothing delivered for this long, the broker is asked whether we are still subscribed: a broken consumer must not look like an
-/// idle one.
-const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A claim that is not answered for is handed out again after this time.
 pub const CLAIM_TTL: Duration = Duration::from_secs(30);
 /// How long a claim waits for a first message.
@@ -96,26 +87,11 @@ pub(super) struct Worker {
     changed: Notify,
 }
 
-/// A channel with its consumers. The first one may have one message in hand; the second comes when it is safe to have many.
-struct Subscription {
-    /// Keeps the connection.
-    link: Arc<Link>,
-    channel: Channel,
-    first: Consumer,
-    rest: Option<Consumer>,
-    /// What came on either, until it is in order.
-    arrived: BTreeMap<u64, lapin::message::Delivery>,
-    /// The broker's number of the next delivery on this channel.
-    next: u64,
-    /// When the broker last delivered something or was asked.
-    heard: Instant,
-}
-
 /// What is in hand, by our tag. All of it came on the present channel; when that ends, the broker gives it to somebody again.
 #[derive(Default)]
 struct Held {
     entries: BTreeMap<u64, Entry>,
-    /// A message that nobody ever lost was answered: those in front of it were not the kind that kills its consumer.
+    /// A message that nobody ever lost was answered.
     proved: bool,
     /// Many may be in hand.
     wide: bool,
@@ -192,19 +168,19 @@ impl Worker {
         loop {
             self.put_back_overdue().await;
             let received = self.receive(&mut subscription, deadline, max).await;
-            let claimed = self.take(max);
-            if !claimed.is_empty() {
-                return Ok(claimed);
-            }
             if let Err(e) = received {
+                // What is in hand is no longer ours.
                 self.forget(&mut subscription);
                 if !e.is_unavailable() || Instant::now() + pause >= deadline {
                     return Err(e);
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_LONGEST);
-            } else if Instant::now() >= deadline {
-                return Ok(Vec::new());
+                continue;
+            }
+            let claimed = self.take(max);
+            if !claimed.is_empty() || Instant::now() >= deadline {
+                return Ok(claimed);
             }
         }
     }
@@ -254,10 +230,16 @@ impl Worker {
                 subscription.insert(opened)
             }
         };
-        self.widen(subscription).await?;
-        if subscription.heard + IDLE_MAX <= Instant::now() {
-            subscription.ask(&self.queue).await?;
+        // One that no consumer ever lost was answered for: those in front of it were not the kind that kills who takes it.
+        let (proved, wide) = {
+            let held = self.held();
+            (held.proved, held.wide)
+        };
+        if proved && !wide {
+            subscription.widen(&self.queue).await?;
+            self.held().wide = true;
         }
+        subscription.ask(&self.queue).await?;
         subscription.drain()?;
         self.keep(subscription);
         let due = |now: Instant| {
@@ -286,9 +268,7 @@ impl Worker {
     fn keep(&self, subscription: &mut Subscription) {
         let (now, now_ms) = (Instant::now(), message::unix_ms());
         let mut held = self.held();
-        while let Some(delivery) = subscription.arrived.remove(&subscription.next) {
-            subscription.next += 1;
-            subscription.heard = now;
+        while let Some(delivery) = subscription.take() {
             let lost = message::lost_deliveries(&delivery.properties);
             let letter = Letter::read(&delivery.properties, delivery.routing_key.as_str(), delivery.data);
             let wait = letter.due_in(now_ms);
@@ -307,39 +287,15 @@ impl Worker {
 
     async fn subscribe(&self) -> Result<Subscription, RabbitError> {
         let link = self.consuming.link().await?;
-        let channel = link.channel().await?;
-        qos(&channel, 1).await?;
-        let first = match consume(&channel, &self.queue).await? {
-            Some(first) => first,
-            None => {
-                // Deleted under us, with what this process had bound.
-                self.home.restore(&link).await?;
-                return Err(RabbitError::Unavailable(format!(
-                    "queue `{}` does not exist: binding it to a topic makes it",
-                    self.queue
-                )));
-            }
-        };
-        Ok(Subscription {
-            link,
-            channel,
-            first,
-            rest: None,
-            arrived: BTreeMap::new(),
-            next: 1,
-            heard: Instant::now(),
-        })
-    }
-
-    /// Lets many messages come once one was answered that no consumer ever lost.
-    async fn widen(&self, subscription: &mut Subscription) -> Result<(), RabbitError> {
-        if subscription.rest.is_some() || !self.held().proved {
-            return Ok(());
+        if let Some(subscription) = Subscription::open(Arc::clone(&link), &self.queue).await? {
+            return Ok(subscription);
         }
-        qos(&subscription.channel, IN_HAND_MAX - 1).await?;
-        subscription.rest = consume(&subscription.channel, &self.queue).await?;
-        self.held().wide = true;
-        Ok(())
+        // Deleted under us, with what this process had bound.
+        self.home.restore(&link).await?;
+        Err(RabbitError::Unavailable(format!(
+            "queue `{}` does not exist: binding it to a topic makes it",
+            self.queue
+        )))
     }
 
     /// Done.
@@ -357,6 +313,7 @@ impl Worker {
 
     /// Again after a pause.
     pub(super) async fn retry(&self, tag: u64, after: Duration) -> Result<(), RabbitError> {
+        let after = after.min(message::WAIT_MAX);
         let goes_back = {
             let mut held = self.held();
             let now = Instant::now();
@@ -443,89 +400,10 @@ impl Worker {
     }
 }
 
-impl Subscription {
-    fn is_alive(&self) -> bool {
-        self.link.is_alive() && self.channel.status().connected()
-    }
-
-    /// Fails when the queue is gone or has no subscribers, so not us either.
-    async fn ask(&mut self, queue: &str) -> Result<(), RabbitError> {
-        let (_, subscribers) = topology::state(&self.channel, queue).await?;
-        self.heard = Instant::now();
-        if subscribers == 0 {
-            return Err(RabbitError::Unavailable(
-                "the broker no longer knows of the subscription: its queue was made anew".to_owned(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Takes what has arrived, without waiting.
-    fn drain(&mut self) -> Result<(), RabbitError> {
-        loop {
-            let mut some = false;
-            for consumer in std::iter::once(&mut self.first).chain(&mut self.rest) {
-                while let Some(next) = consumer.next().now_or_never() {
-                    let delivery = delivered(next)?;
-                    self.arrived.insert(delivery.delivery_tag, delivery);
-                    some = true;
-                }
-            }
-            if !some {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Waits for a message.
-    async fn arrives(&mut self) -> Result<(), RabbitError> {
-        let next = match &mut self.rest {
-            None => self.first.next().await,
-            Some(rest) => tokio::select! {
-                next = self.first.next() => next,
-                next = rest.next() => next,
-            },
-        };
-        let delivery = delivered(next)?;
-        self.arrived.insert(delivery.delivery_tag, delivery);
-        Ok(())
-    }
-}
-
-fn delivered(
-    next: Option<lapin::Result<lapin::message::Delivery>>,
-) -> Result<lapin::message::Delivery, RabbitError> {
-    match next {
-        Some(Ok(delivery)) => Ok(delivery),
-        Some(Err(e)) => Err(RabbitError::Unavailable(format!("receiving: {e}"))),
-        None => Err(RabbitError::Unavailable(
-            "the broker ended the subscription: its queue was deleted or is moving".to_owned(),
-        )),
-    }
-}
-
 /// Tags are never used twice in a process, so that one of a channel that has ended names nothing.
 fn next_tag() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-async fn qos(channel: &Channel, messages: u16) -> Result<(), RabbitError> {
-    let options = BasicQosOptions::default();
-    call("limiting what is in hand", channel.basic_qos(messages, options)).await
-}
-
-/// None when there is no such queue.
-async fn consume(channel: &Channel, queue: &str) -> Result<Option<Consumer>, RabbitError> {
-    let what = format!("subscribing to queue `{queue}`");
-    let options = BasicConsumeOptions::default();
-    let asking = channel.basic_consume(short(queue), short(""), options, FieldTable::default());
-    match timeout(CALL_DEADLINE, asking).await {
-        Ok(Ok(consumer)) => Ok(Some(consumer)),
-        Ok(Err(e)) if is_not_found(&e) => Ok(None),
-        Ok(Err(e)) => Err(RabbitError::from_lapin(&what, &e)),
-        Err(_) => Err(RabbitError::deadline(&what, CALL_DEADLINE)),
-    }
 }
 
 /// On a channel that has ended this does nothing: the broker delivers the message again.

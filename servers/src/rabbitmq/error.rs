@@ -45,7 +45,10 @@ impl RabbitError {
                 "RabbitMQ does not let this user in ({what}: {said}): make the virtual host that amqp_url ends in (rabbitmqctl \
                  add_vhost VHOST) and give the user its rights there"
             )),
-            PRECONDITION_FAILED => Self::Setting(inequivalent(what, said.as_str())),
+            // The same number tells of an acknowledgement that came too late; that ends a channel and no more.
+            PRECONDITION_FAILED if said.as_str().contains(" arg") => {
+                Self::Setting(inequivalent(what, said.as_str()))
+            }
             NOT_IMPLEMENTED | COMMAND_INVALID => Self::Setting(format!(
                 "this RabbitMQ cannot do what is needed ({what}: {said}): run RabbitMQ 3.10 or newer with all its feature flags \
                  enabled (rabbitmqctl enable_feature_flag all)"

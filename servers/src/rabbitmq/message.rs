@@ -13,6 +13,8 @@ use super::error::RabbitError;
 pub(super) const BODY_MAX: usize = 16 << 20;
 /// Longest name of a topic, queue or id, bytes: AMQP has one byte for the length; a queue's name is made longer by ours.
 pub(super) const NAME_MAX: usize = 200;
+/// Longest time before a message is tried again, whatever a header says.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest cause that is kept, characters.
 const CAUSE_MAX: usize = 2_000;
 
@@ -129,7 +131,7 @@ impl Letter {
 
     /// How long until it may be handed out.
     pub(super) fn due_in(&self, now_ms: u64) -> Duration {
-        Duration::from_millis(self.not_before_ms.saturating_sub(now_ms))
+        Duration::from_millis(self.not_before_ms.saturating_sub(now_ms)).min(WAIT_MAX)
     }
 
     /// The number that names it among dead letters: of its content, so that it is the same in every list. 53 bits, which every reader

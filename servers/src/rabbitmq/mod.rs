@@ -8,6 +8,7 @@ mod link;
 mod message;
 mod publisher;
 mod server;
+mod subscription;
 mod topology;
 
 use std::{
@@ -18,7 +19,6 @@ use std::{
 };
 
 use lapin::uri::AMQPUri;
-use tokio::time::Instant;
 
 pub use self::{
     consumer::{CLAIM_TTL, CLAIM_WAIT},
@@ -29,7 +29,7 @@ pub use self::{
 use self::{
     consumer::{Consuming, Worker},
     message::Letter,
-    publisher::{PAUSE_FIRST, PAUSE_LONGEST, Publisher, To},
+    publisher::{Publisher, To},
     topology::Home,
 };
 use crate::ServerUrl;
@@ -110,24 +110,6 @@ impl Queue {
     /// [`RabbitError::Unavailable`] when it does not answer; [`RabbitError::Setting`] when asking again does not help.
     pub async fn connect(url: &ServerUrl, name: &str) -> Result<Self, RabbitError> {
         Self::connect_with(url, name, Bounds::default()).await
-    }
-
-    /// As [`Queue::connect`], trying again for up to `wait` when it is away: so the order of starts does not matter.
-    ///
-    /// # Errors
-    /// As [`Queue::connect`], with the last attempt's cause.
-    pub async fn connect_within(url: &ServerUrl, name: &str, wait: Duration) -> Result<Self, RabbitError> {
-        let deadline = Instant::now() + wait;
-        let mut pause = PAUSE_FIRST;
-        loop {
-            match Self::connect(url, name).await {
-                Err(e) if e.is_unavailable() && Instant::now() + pause < deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_LONGEST);
-                }
-                outcome => return outcome,
-            }
-        }
     }
 
     /// As [`Queue::connect`], with other bounds for the queues that it makes.
@@ -211,7 +193,7 @@ impl Queue {
         (done, wrong)
     }
 
-    /// Claims up to `max` messages, oldest first; waits up to [`CLAIM_WAIT`] for the first, then returns none. One that is not answered
+    /// Claims up to `max` messages in order of publication (but for those that come again); waits up to [`CLAIM_WAIT`] for the first, then returns none. One that is not answered
     /// for within [`CLAIM_TTL`] is claimed again. Returns within a few seconds when the broker is away.
     ///
     /// # Errors
