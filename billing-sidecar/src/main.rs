@@ -218,6 +218,7 @@ fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
         tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| LOG_DEFAULT.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -14,6 +14,9 @@ use weir_wallet::{
 const EXIT_FAILURE: u8 = 1;
 /// Exit code of settings that cannot work.
 const EXIT_CONFIG: u8 = 2;
+/// What is logged unless WEIR_LOG says otherwise. What the broker's client meets comes back as our errors; its own lines would tell each
+/// a second time, and some of it is no error (a queue that is yet to be made).
+const LOG_DEFAULT: &str = "info,lapin=off";
 
 /// Weir's wallet service: an event-sourced double-entry ledger behind REST and gRPC.
 #[derive(Parser)]
@@ -148,8 +151,9 @@ fn not_started(error: &StartError) -> ExitCode {
 fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| LOG_DEFAULT.into()),
         )
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     match tokio::runtime::Runtime::new() {
