@@ -1,4 +1,4 @@
-//! Financial items in SQL Server, over tiberius behind a boundary ([`link`]) that its hangs and panics do not cross.
+//! Financial items in SQL Server, over tiberius behind a boundary (`link`) that its hangs and panics do not cross.
 
 mod address;
 mod driver;
