@@ -83,54 +83,54 @@ impl Rater {
 
     /// Claims and answers for some messages; says how many. A message that was rated and not acknowledged comes again
     /// and is a duplicate then.
+    ///
+    /// # Errors
+    /// The broker or the store failed. What was claimed is given back by then.
     pub async fn pass(&self) -> Result<usize, PortError> {
-        let mut messages = self.broker.claim(RATING_QUEUE, CLAIM_MAX).await?;
-        messages.sort_by_key(|m| m.tag);
-        let claimed = messages.len();
+        let messages = self.broker.claim(RATING_QUEUE, CLAIM_MAX).await?;
+        let mut work: Vec<(u64, Result<Arc<Batch>, String>)> =
+            messages.iter().map(|m| (m.tag, batch_of(m))).collect();
+        // By place and not as they came: after a failure the broker may bring a proxy's batches in another order, and those behind a gap
+        // must not hold up the one that fills it.
+        work.sort_by_key(|(tag, batch)| (batch.as_ref().ok().and_then(|batch| place_of(batch)), *tag));
+        let claimed = work.len();
         let mut done = Vec::with_capacity(claimed);
         let mut waiting: BTreeMap<ProxyId, (Duration, String)> = BTreeMap::new();
-        for message in messages {
-            // A store that fails gives its messages back at once: a claim that is kept would stand for its whole time.
-            let reply = self.message(&message, &mut waiting).await.unwrap_or_else(|e| {
-                tracing::warn!("rating: {e}");
-                Reply::Again(AGAIN_AFTER, e.to_string())
-            });
+        let mut failed: Option<PortError> = None;
+        for (tag, batch) in work {
+            // A store that fails is asked once, and gives its messages back at once: a claim that is kept would stand for its whole time.
+            let reply = match (batch, &failed) {
+                (Err(cause), _) => Reply::Dead(cause),
+                (Ok(_), Some(e)) => Reply::Again(AGAIN_AFTER, e.to_string()),
+                (Ok(batch), None) => self.batch(batch, &mut waiting).await.unwrap_or_else(|e| {
+                    let cause = e.to_string();
+                    failed = Some(e);
+                    Reply::Again(AGAIN_AFTER, cause)
+                }),
+            };
             match reply {
-                Reply::Ack => done.push(message.tag),
+                Reply::Ack => done.push(tag),
                 Reply::Again(after, cause) => {
-                    self.broker
-                        .retry(RATING_QUEUE, message.tag, after, &cause)
-                        .await?;
+                    self.broker.retry(RATING_QUEUE, tag, after, &cause).await?;
                 }
                 Reply::Dead(cause) => {
                     count(&self.meters.batches_rejected);
                     tracing::error!("rating: a usage batch is rejected: {cause}");
-                    self.broker.dead_letter(RATING_QUEUE, message.tag, &cause).await?;
+                    self.broker.dead_letter(RATING_QUEUE, tag, &cause).await?;
                 }
             }
         }
         if !done.is_empty() {
             self.broker.ack(RATING_QUEUE, &done).await?;
         }
-        Ok(claimed)
+        failed.map_or(Ok(claimed), Err)
     }
 
-    async fn message(
+    async fn batch(
         &self,
-        message: &Message,
+        batch: Arc<Batch>,
         waiting: &mut BTreeMap<ProxyId, (Duration, String)>,
     ) -> Result<Reply, PortError> {
-        let event: CloudEvent<UsageBatch> = match serde_json::from_slice(&message.body) {
-            Ok(event) => event,
-            Err(e) => return Ok(Reply::Dead(format!("not a usage batch: {e}"))),
-        };
-        if event.r#type != USAGE_TOPIC {
-            return Ok(Reply::Dead(format!("not a usage batch but `{}`", event.r#type)));
-        }
-        let batch = match Batch::try_from(event.data) {
-            Ok(batch) => Arc::new(batch),
-            Err(e) => return Ok(Reply::Dead(e.to_string())),
-        };
         let proxy = batch.proxy;
         if let Some((after, cause)) = waiting.get(&proxy) {
             return Ok(Reply::Again(*after, cause.clone()));
@@ -188,4 +188,22 @@ impl Rater {
             }
         }
     }
+}
+
+/// The batch in a message, or why it can never be rated.
+fn batch_of(message: &Message) -> Result<Arc<Batch>, String> {
+    let event: CloudEvent<UsageBatch> =
+        serde_json::from_slice(&message.body).map_err(|e| format!("not a usage batch: {e}"))?;
+    if event.r#type != USAGE_TOPIC {
+        return Err(format!("not a usage batch but `{}`", event.r#type));
+    }
+    Batch::try_from(event.data)
+        .map(Arc::new)
+        .map_err(|e| e.to_string())
+}
+
+/// Where in its proxy's stream a batch begins.
+fn place_of(batch: &Batch) -> Option<(ProxyId, u64, u64)> {
+    let (first, _) = batch.entries.first()?;
+    Some((batch.proxy, batch.epoch, first.id.sequence))
 }

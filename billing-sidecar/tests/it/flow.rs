@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use serde_json::json;
 use weir_contracts::{
     entry::{EntryBody, LeaseClosed, Outcome},
+    event::{CloudEvent, Place, USAGE_TOPIC, UsageBatch},
     proto::billing::DenialReason,
 };
 
@@ -46,6 +47,41 @@ async fn usage_becomes_charges_captures_and_items_and_the_rest_is_released() {
         statement["usage"],
         json!({"requests": 2, "rows": 100_000, "bytes": 10_000_000, "cost": "1.00"})
     );
+}
+
+/// After a failure a broker may bring messages in any order: those behind a gap come again, and must let pass the one that fills it.
+#[tokio::test]
+async fn batches_that_come_in_the_wrong_order_are_all_rated() {
+    let mut world = World::demo().await;
+    let mut journal = Journal::new(1);
+    let lease = journal.lease(1);
+    world.gate().await.granted(lease, 0, 2_000_000_000).await;
+    for request in 1..=40 {
+        journal.usage(record(Some(lease), request, 1_000));
+    }
+    journal.close(lease);
+    world.stop().await;
+    let broker = weir_embedded::Queue::open(&world.dir.path().join("broker.db")).unwrap();
+    for (at, entry) in journal.entries.iter().enumerate().rev() {
+        let place = |e: &weir_contracts::entry::Entry| Place {
+            epoch: e.id.epoch,
+            sequence: e.id.sequence,
+        };
+        let batch = UsageBatch {
+            after: at.checked_sub(1).map(|before| place(&journal.entries[before])),
+            entries: vec![entry.clone()],
+        };
+        let id = entry.id.to_string();
+        let event = CloudEvent::new(USAGE_TOPIC, "test".to_owned(), id.clone(), String::new(), batch);
+        let body = serde_json::to_vec(&event).unwrap();
+        broker.publish(USAGE_TOPIC, &id, body).await.unwrap();
+    }
+    world.restart().await;
+    world
+        .until("/api/accounts/demo", |a| a["available"] == "4.60")
+        .await;
+    let verdict = world.get("/api/reconcile").await;
+    assert_eq!(verdict["ok"], true, "{verdict}");
 }
 
 #[tokio::test]

@@ -231,9 +231,16 @@ impl World {
         self.billing.as_ref().unwrap()
     }
 
+    /// Stops billing, if it runs.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(billing) = self.billing.take() {
+            billing.stop().await;
+        }
+    }
+
     /// Stops billing and starts it again on the same directory.
     pub(crate) async fn restart(&mut self) {
-        self.billing.take().unwrap().stop().await;
+        self.stop().await;
         let config = config(
             self.dir.path(),
             &self.wallet,

@@ -191,23 +191,32 @@ impl Worker {
         *self.held() = Held::default();
     }
 
-    /// Hands out what is due, oldest first.
+    /// Hands out what is due, what is due longest first: in order of arrival, and none that waits is passed over for ever by those that
+    /// come back.
     fn take(&self, max: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut held = self.held();
-        let due = held.entries.iter_mut().filter(|(_, e)| e.visible <= now);
-        due.take(max)
-            .map(|(tag, entry)| {
+        let mut due: Vec<(Instant, u64)> = held
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.visible <= now)
+            .map(|(tag, entry)| (entry.visible, *tag))
+            .collect();
+        due.sort_unstable();
+        due.truncate(max);
+        due.into_iter()
+            .filter_map(|(_, tag)| {
+                let entry = held.entries.get_mut(&tag)?;
                 entry.attempt = entry.attempt.saturating_add(1);
                 entry.visible = now + CLAIM_TTL;
                 entry.waits = false;
-                Delivery {
-                    tag: *tag,
+                Some(Delivery {
+                    tag,
                     attempt: entry.attempt,
                     topic: entry.letter.topic.clone(),
                     id: entry.letter.id.clone(),
                     body: entry.letter.body.clone(),
-                }
+                })
             })
             .collect()
     }
