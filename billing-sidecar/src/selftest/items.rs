@@ -88,7 +88,11 @@ impl Suite<'_> {
         let opened = self.within(self.scratch.open(&self.name)).await;
         let items = match opened {
             Ok(items) => items,
-            Err(e) => return vec![told("open", Err(e))],
+            Err(e) => {
+                // It may have been made before the connection was lost.
+                let _ = self.within(self.scratch.remove(&self.name)).await;
+                return vec![told("open", Err(e))];
+            }
         };
         let items = &*items;
         let mut checks = vec![

@@ -39,6 +39,8 @@ fn up_prints_the_addresses_leaves_no_pipe_open_and_is_up_only_once_and_down_leav
     assert_eq!(before, after, "up again is no second start");
     let account = stack.json(&["account", "show", "demo"]);
     assert_eq!(account["account"], "demo");
+    let items = stack.json(&["selftest", "--items"]);
+    assert_eq!(items["ok"], true, "{items}");
 
     let directory = stack.script().directory();
     let mark = format!("WEIR_STACK={}", directory.display());
