@@ -1,6 +1,6 @@
 //! What the system says of a process: its memory, its CPU time, the log that it wrote; whose it is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Lines of a log that are shown when a test fails.
@@ -37,31 +37,6 @@ pub fn cpu_time(process: u32) -> Duration {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     Duration::from_millis(ticks * 10)
-}
-
-/// How a process was started, for another of the same kind.
-pub struct Started {
-    /// Its program.
-    pub program: PathBuf,
-    /// Where its libraries are looked for, if told.
-    pub libraries: Option<String>,
-}
-
-/// The program of a running process.
-///
-/// # Panics
-/// When the process is gone.
-#[must_use]
-pub fn of(process: u32) -> Started {
-    let link = format!("/proc/{process}/exe");
-    let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-    let libraries = environment
-        .split(|byte| *byte == 0)
-        .find_map(|word| word.strip_prefix(b"LD_LIBRARY_PATH="));
-    Started {
-        program: std::fs::read_link(&link).unwrap_or_else(|error| panic!("{link}: {error}")),
-        libraries: libraries.map(|path| String::from_utf8_lossy(path).into_owned()),
-    }
 }
 
 /// The processes that have `NAME=VALUE` in the environment they began with.

@@ -56,11 +56,15 @@ fn every_process_is_stopped_and_killed_under_load_and_the_books_are_equal() {
     let (outages, seen) = under_load(&stack.tenant(), 4, |load| {
         pause(RAMP);
         let mut outages = Vec::new();
+        let began = Instant::now();
         for (kind, names) in steps() {
             load.served(CALM);
+            println!("{:>5.0?} {kind:?} {names:?}", began.elapsed());
             outages.extend(break_for_a_time(&stack, kind, &names));
+            println!("{:>5.0?} over", began.elapsed());
         }
         load.served(CALM);
+        println!("{:>5.0?} calm", began.elapsed());
         outages
     });
     assert_served(&seen, &outages);
@@ -101,7 +105,6 @@ fn steps() -> Vec<(Kind, Vec<&'static str>)> {
 
 /// Breaks these, waits, mends them; the outages that clients on their own path had.
 fn break_for_a_time(stack: &Stack, kind: Kind, names: &[&str]) -> Option<Outage> {
-    println!("{kind:?} {names:?}");
     let from = Instant::now();
     for name in names {
         match kind {

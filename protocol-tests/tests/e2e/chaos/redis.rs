@@ -158,10 +158,8 @@ impl Replica {
         let address = master.get_connection_info().addr().to_string();
         let (host, master_port) = address.rsplit_once(':').expect("host and port");
         let password = password(master);
-        let of = process::of(stack.pid("redis"));
         let log = std::fs::File::create(holder.path().join("log")).expect("a log");
-        let child = Command::new(of.program)
-            .envs(of.libraries.map(|path| ("LD_LIBRARY_PATH", path)))
+        let child = Command::new(stack.line("REDIS_SERVER"))
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--replicaof", host, master_port])
             .args(["--masterauth", &password, "--requirepass", &password])
