@@ -22,8 +22,9 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// First and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The outbox may fail for this long before the gate denies; the journal's size limit holds as well.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// The outbox may be away for this long before the gate denies: an hour is promised, and what is unshipped meanwhile is bounded by the
+/// journal's size limit, which denies by itself.
+const STUCK_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// One call to the outbox takes at most this.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// Times in a row that the outbox may say to stand elsewhere.

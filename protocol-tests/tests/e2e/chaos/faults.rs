@@ -19,7 +19,7 @@ const FAULT: Duration = Duration::from_secs(10);
 const RAMP: Duration = Duration::from_secs(20);
 
 /// Statements of each client between two faults.
-const CALM: u64 = 10;
+const CALM: u64 = 5;
 
 /// More than the load can spend.
 const CREDIT: i64 = 2_000 * UNIT;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use redis::{Commands, Connection};
 use tempfile::TempDir;
-use weir_protocol_tests::deadline::wait_for;
+use weir_protocol_tests::deadline::{pause, wait_for};
 use weir_protocol_tests::gate::free_address;
 use weir_protocol_tests::money::UNIT;
 use weir_protocol_tests::process;
 use weir_protocol_tests::stack::Stack;
 use weir_protocol_tests::world::World;
 
+use crate::fleet;
 use crate::load::{Load, under_load};
 use crate::mixed::{assert_books, assert_ids_are_unique};
 use crate::outage::{assert_charged, assert_served, cost_of};
@@ -22,6 +23,10 @@ const CREDIT: i64 = 500 * UNIT;
 
 /// Times that everything in Redis is dropped.
 const FLUSHES: usize = 12;
+
+/// Between the end of the one and the promotion of the other.
+const AWAY: Duration = Duration::from_secs(5);
+const AWAY_LONG: Duration = Duration::from_secs(60);
 
 /// For a command, for the replica to start and to have caught up.
 const REDIS_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,6 +64,8 @@ fn after_a_fail_over_to_a_replica_that_lost_its_tail_every_usage_record_arrives_
             "the replica has lost nothing"
         );
         stack.kill("redis");
+        // Nobody notices, however long it takes.
+        pause(if fleet::long() { AWAY_LONG } else { AWAY });
         // The address that the services know leads to the replica from now on.
         let address = url.get_connection_info().addr().to_string();
         let port = address.rsplit(':').next().expect("a port");
