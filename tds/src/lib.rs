@@ -21,6 +21,7 @@ pub mod read;
 pub mod request;
 mod row_walk;
 mod scan;
+pub mod smp;
 pub mod token;
 pub mod type_info;
 pub mod utf16;
