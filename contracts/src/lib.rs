@@ -6,6 +6,7 @@
 pub mod entry;
 pub mod event;
 pub mod ids;
+pub mod login;
 pub mod money;
 pub mod tariff;
 

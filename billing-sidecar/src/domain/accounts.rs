@@ -8,8 +8,6 @@ use weir_contracts::{
     proto::billing as proto,
 };
 
-/// Longest login, characters: SQL Server's `sysname`.
-pub const LOGIN_CHARS_MAX: usize = 128;
 /// How many bytes of the row in hand are finished on credit, unless the account says otherwise.
 pub const ROW_CREDIT_BYTES: u64 = 8 * 1024 * 1024;
 /// Namespace of user ids: a wallet's user id is made of the account's name, so that creating twice is creating once.
@@ -99,57 +97,5 @@ impl Account {
             tariff: Some(tariff.into()),
             row_credit_bytes: self.row_credit_bytes,
         }
-    }
-}
-
-/// Why a login can mean nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    /// Nothing but spaces.
-    #[error("the login is empty")]
-    Empty,
-    /// U+0000: two programs would read two different logins.
-    #[error("the login contains a NUL character")]
-    Nul,
-    /// Longer than SQL Server allows.
-    #[error("the login is longer than 128 characters")]
-    TooLong,
-}
-
-/// The one form in which logins are compared, as SQL Server's default collation does: trailing spaces dropped,
-/// case folded, full-width forms (U+FF01–U+FF5E, U+3000) as ASCII.
-pub fn canonical_login(login: &str) -> Result<String, LoginError> {
-    if login.contains('\0') {
-        return Err(LoginError::Nul);
-    }
-    let narrow = |c: char| match c {
-        '\u{3000}' => ' ',
-        '\u{FF01}'..='\u{FF5E}' => char::from_u32(u32::from(c) - 0xFEE0).unwrap_or(c),
-        other => other,
-    };
-    let text: String = login.chars().map(narrow).collect::<String>().to_lowercase();
-    let text = text.trim_end_matches(' ');
-    if text.is_empty() {
-        return Err(LoginError::Empty);
-    }
-    if text.chars().count() > LOGIN_CHARS_MAX {
-        return Err(LoginError::TooLong);
-    }
-    Ok(text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logins_that_the_server_takes_for_one_are_one() {
-        for login in ["demo", "DEMO", "Demo  ", "ｄｅｍｏ", "ＤＥＭＯ\u{3000}"] {
-            assert_eq!(canonical_login(login).unwrap(), "demo", "{login}");
-        }
-        assert_eq!(canonical_login(" demo").unwrap(), " demo");
-        assert_eq!(canonical_login("demo\0admin"), Err(LoginError::Nul));
-        assert_eq!(canonical_login("  "), Err(LoginError::Empty));
-        assert_eq!(canonical_login(&"x".repeat(129)), Err(LoginError::TooLong));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use weir_contracts::{
     ids::AccountId,
+    login::canonical_login,
     money::Amount,
     proto::billing::{self as proto, resolve_tenant_reply::Outcome},
 };
@@ -13,10 +14,7 @@ use super::{
     hub::{AccountView, Hub},
 };
 use crate::{
-    domain::{
-        accounts::{Account, canonical_login},
-        tariffs::PricedTariff,
-    },
+    domain::{accounts::Account, tariffs::PricedTariff},
     ports::{
         PortError,
         billing_store::{BillingStore, Stored},

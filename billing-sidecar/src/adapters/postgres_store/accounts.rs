@@ -1,6 +1,9 @@
 //! Accounts, tariff versions and proxies' starts in PostgreSQL.
 
-use weir_contracts::ids::{AccountId, ProxyId};
+use weir_contracts::{
+    ids::{AccountId, ProxyId},
+    login::canonical_login,
+};
 use weir_servers::postgres::{Client, Isolation, PostgresError};
 
 use super::{
@@ -9,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        accounts::{Account, canonical_login},
+        accounts::Account,
         proxies::{KnownStart, Registration, StartRefused, admit},
         tariffs::PricedTariff,
     },

@@ -1,7 +1,10 @@
 //! Accounts, tariff versions and proxies' starts in SQLite.
 
 use rusqlite::{Connection, params};
-use weir_contracts::ids::{AccountId, ProxyId};
+use weir_contracts::{
+    ids::{AccountId, ProxyId},
+    login::canonical_login,
+};
 
 use super::super::{
     sqlite_thread::SqlError,
@@ -9,7 +12,7 @@ use super::super::{
 };
 use crate::{
     domain::{
-        accounts::{Account, canonical_login},
+        accounts::Account,
         proxies::{KnownStart, Registration, StartRefused, admit},
         tariffs::PricedTariff,
     },
