@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize, Serializer};
 use weir_servers::ServerUrl;
 
+use crate::auth::{AuthSettings, Target, target::TargetError};
+
 /// Bounds of `chunk_bytes`: below, system calls dominate; above, a crash could charge for more than a client sees.
 pub const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=1024 * 1024;
 /// Bounds of every deadline.
@@ -242,22 +244,31 @@ impl Config {
             .map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
     }
 
+    /// What sessions need of the keys about logins.
+    ///
+    /// # Errors
+    /// The first of them that cannot be used.
+    pub fn auth(&self) -> Result<AuthSettings, ConfigError> {
+        let target = |key: &'static str, text: &str| {
+            let wrong = |e: TargetError| ConfigError::Value {
+                key,
+                what: e.to_string(),
+            };
+            text.parse::<Target>().map_err(wrong)
+        };
+        Ok(AuthSettings {
+            upstream: target("upstream", &self.upstream)?,
+            ..AuthSettings::default()
+        })
+    }
+
     /// Checks every key, and reads the files that hold secrets.
     ///
     /// # Errors
     /// The first key that cannot be used.
     pub fn checked(mut self) -> Result<Self, ConfigError> {
         let value = |key, what: String| Err(ConfigError::Value { key, what });
-        let port = self
-            .upstream
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none_or(|p| p == 0) {
-            return value(
-                "upstream",
-                "write the SQL Server behind as HOST:PORT, for example sql1:1433".into(),
-            );
-        }
+        self.auth()?;
         if !CHUNK_BYTES.contains(&self.chunk_bytes) {
             return value(
                 "chunk_bytes",

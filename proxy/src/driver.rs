@@ -21,6 +21,7 @@ use crate::session::{
     out::{Out, PIECES_PER_WRITE},
 };
 use crate::{
+    auth::Target,
     credit::{AccountCredit, Credit, Tenant},
     gate::Cause,
     journal::{Journal, JournalError, SessionRecord, Slot, SlotHead},
@@ -39,8 +40,6 @@ pub(crate) struct World {
     pub(crate) credit: Credit,
     /// Where usage goes first.
     pub(crate) journal: Journal,
-    /// `host:port` of the server.
-    pub(crate) upstream: String,
     /// How long connecting to it may take.
     pub(crate) connect_deadline: Duration,
     /// Wall clock, for records.
@@ -199,10 +198,26 @@ impl Driver {
         self.job = match self.core.next_action() {
             None => None,
             Some(Action::Admit(login)) => Some(Box::pin(admit(world, login))),
-            Some(Action::Connect) => Some(Box::pin(connect(world))),
-            Some(Action::Begin { principal, tariff }) => {
+            Some(Action::Connect(target)) => {
+                // What a server that routed the login says or does after that is nobody's concern.
+                self.server = None;
+                Some(Box::pin(connect(world, target)))
+            }
+            Some(Action::Begin {
+                principal,
+                tariff,
+                upstream,
+            }) => {
                 let account = self.tenant.as_ref().map(|(_, account)| account.clone());
-                account.map(|account| Box::pin(begin(world, account, principal, tariff)) as Job)
+                account.map(|account| {
+                    let record = SessionRecord {
+                        account,
+                        principal,
+                        tariff,
+                        upstream: upstream.to_string(),
+                    };
+                    Box::pin(begin(world, record)) as Job
+                })
             }
             Some(Action::MoreCredit(need)) => {
                 let credit = self.tenant.as_ref().map(|(credit, _)| Arc::clone(credit));
@@ -321,8 +336,9 @@ async fn admit(world: Arc<World>, login: Login) -> Done {
     }
 }
 
-async fn connect(world: Arc<World>) -> Done {
-    let connecting = tokio::time::timeout(world.connect_deadline, TcpStream::connect(&world.upstream));
+async fn connect(world: Arc<World>, target: Target) -> Done {
+    let address = (target.host.as_str(), target.port);
+    let connecting = tokio::time::timeout(world.connect_deadline, TcpStream::connect(address));
     let refused = match connecting.await {
         Ok(Ok(socket)) => match (world.tune)(&socket) {
             Ok(()) => return Done::Connected(socket),
@@ -334,13 +350,7 @@ async fn connect(world: Arc<World>) -> Done {
     Done::Event(Event::Refused(Cause::Upstream(refused)))
 }
 
-async fn begin(world: Arc<World>, account: AccountId, principal: String, tariff: String) -> Done {
-    let record = SessionRecord {
-        account,
-        principal,
-        tariff,
-        upstream: world.upstream.clone(),
-    };
+async fn begin(world: Arc<World>, record: SessionRecord) -> Done {
     match OpenSession::begin(world.journal.clone(), record).await {
         Ok(session) => Done::Begun(session),
         Err(error) => {

@@ -13,6 +13,7 @@
 
 pub mod adapters;
 pub mod app;
+pub mod auth;
 pub mod config;
 pub mod credit;
 mod driver;

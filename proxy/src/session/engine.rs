@@ -17,6 +17,7 @@ use super::{
     relay::Relay,
 };
 use crate::{
+    auth::{AuthSettings, Target},
     credit::More,
     gate::Cause,
     journal::{SlotHead, SlotState},
@@ -42,8 +43,8 @@ pub struct Settings {
     pub upstream_encryption: Encryption,
     /// How the server's certificate is verified, and under which name.
     pub upstream_tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
-    /// Upstream host name as LOGIN7 carries it.
-    pub upstream_name: String,
+    /// What the operator decided about logins; the server's address too.
+    pub auth: AuthSettings,
     /// Token-stream bytes that are paid and journaled together before the first of them is written.
     pub chunk_bytes: usize,
     /// From accept to the end of the login.
@@ -63,14 +64,16 @@ pub struct Settings {
 pub enum Action {
     /// Find the account behind a login: answered by [`Event::Admitted`] or [`Event::Refused`].
     Admit(LoginFacts),
-    /// Connect to the server: answered by [`Event::Connected`] or [`Event::Refused`].
-    Connect,
+    /// Leave the server's socket, if there is one, and connect to this server: answered by [`Event::Connected`] or [`Event::Refused`].
+    Connect(Target),
     /// Write the session record, the server has let the client in: answered by [`Event::Begun`] or [`Event::Refused`].
     Begin {
         /// Login at the gate.
         principal: String,
         /// Tariff version in force.
         tariff: String,
+        /// The server that let the client in.
+        upstream: Target,
     },
     /// Get at least this much into the purse: answered by [`Event::Credit`].
     MoreCredit(i64),

@@ -133,7 +133,8 @@ impl Session {
                     login.purse = Some(purse);
                     login.terms = Some(terms);
                     login.stage = Stage::AwaitConnection;
-                    self.actions.push_back(Action::Connect);
+                    let target = self.settings.auth.upstream.clone();
+                    self.actions.push_back(Action::Connect(target));
                 }
                 Ok(())
             }
@@ -344,7 +345,7 @@ impl Session {
             return Ok(false);
         }
         let encrypted = self.server.is_encrypted() || self.client.is_encrypted();
-        let name = self.settings.upstream_name.clone();
+        let name = self.settings.auth.upstream.server_name();
         let Some(login) = self.login() else {
             return Ok(false);
         };
@@ -408,6 +409,7 @@ impl Session {
             self.actions.push_back(Action::Begin {
                 principal: principal.unwrap_or_default(),
                 tariff: tariff.unwrap_or_default(),
+                upstream: self.settings.auth.upstream.clone(),
             });
         }
         Ok(())

@@ -18,6 +18,7 @@ use weir_contracts::{
     tariff::Tariff,
 };
 use weir_proxy::{
+    auth::AuthSettings,
     credit::{AccountState, LeaseView, More, Slice},
     gate::Cause,
     ports::billing::{Cut, Denial, DenialReason, Mode, Terms},
@@ -166,7 +167,10 @@ pub(crate) fn settings() -> Settings {
         client_tls: None,
         upstream_encryption: Encryption::NotSup,
         upstream_tls: None,
-        upstream_name: "db".into(),
+        auth: AuthSettings {
+            upstream: "db:1433".parse().unwrap(),
+            ..AuthSettings::default()
+        },
         chunk_bytes: 64 * 1024,
         login_deadline: Duration::from_secs(15),
         cut_deadline: Duration::from_secs(5),
@@ -269,7 +273,7 @@ impl Bench {
                 ..terms(mode)
             },
         });
-        assert_eq!(self.actions.pop_front(), Some(Action::Connect));
+        assert!(matches!(self.actions.pop_front(), Some(Action::Connect(_))));
         self.event(Event::Connected);
     }
 
