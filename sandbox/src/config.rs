@@ -24,6 +24,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// What PRELOGIN answers about encryption [MS-TDS 2.2.6.5].
     pub encryption: EncryptionPolicy,
+    /// Sessions of SMP inside one connection are offered to clients that ask for them [MS-TDS 2.2.6.5, MARS].
+    pub mars: bool,
+    /// Largest packet that a login is answered, and what a login that asks for 0 is given; 512 to 32 767.
+    pub packet_size: Option<u16>,
     /// SQL logins.
     pub logins: Vec<Login>,
     /// What the server calls itself in LOGINACK, errors and @@SERVERNAME.
@@ -40,6 +44,8 @@ impl Default for Config {
             backend: Backend::default(),
             tls: None,
             encryption: EncryptionPolicy::default(),
+            mars: true,
+            packet_size: None,
             logins: vec![Login::default()],
             server_name: "WEIR-SANDBOX".to_owned(),
             connections_max: CONNECTIONS_MAX_DEFAULT,
@@ -68,17 +74,22 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// The server's side of the encryption negotiation, facts of [MS-TDS 2.2.6.5].
+/// The server's side of the encryption negotiation [MS-TDS 2.2.6.5]. With a certificate TDS 8.0 (a ClientHello as the
+/// first bytes) is taken under every policy but [`None`](Self::None).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum EncryptionPolicy {
-    /// Like a server that does not force it: as much as the client asks for (login-only at least, if it can).
+    /// The server has no TLS at all, TDS 8.0 neither.
+    None,
+    /// Forces nobody: as much as the client asks for, the login only at least if both can.
     #[default]
-    Off,
-    /// Every connection is encrypted; a client that cannot is closed.
+    LoginOnly,
+    /// Every connection is encrypted; a client that cannot is closed. Answers REQ to OFF and ON to ON and REQ.
     On,
-    /// The server has no TLS at all.
-    NotSupported,
+    /// As [`On`](Self::On), and answers REQ to every client.
+    Required,
+    /// TDS 8.0 or nothing: a connection that does not begin with TLS is closed without a word.
+    Strict,
 }
 
 /// One SQL login.

@@ -2,6 +2,7 @@
 //! T-SQL, and a `scenario` backend that plays scripted token streams. No production data belongs here.
 
 mod backend;
+pub mod certificate;
 mod clock;
 pub mod config;
 mod conn;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backends;
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, EncryptionPolicy};
 use crate::conn::{Shared, TlsSetup, serve};
 use crate::sql::Store;
 
@@ -28,6 +28,12 @@ pub enum StartError {
         address: SocketAddr,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// Encryption is forced and there is nothing to encrypt with.
+    #[error("encryption `{policy:?}` needs a certificate and its key")]
+    NoCertificate {
+        /// As configured.
+        policy: EncryptionPolicy,
     },
     /// The certificate or key cannot be used.
     #[error(transparent)]
@@ -85,6 +91,15 @@ impl Running {
 /// # Errors
 /// The listener cannot be bound, the certificate cannot be read, or the data directory cannot be written.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    let forced = !matches!(
+        config.encryption,
+        EncryptionPolicy::None | EncryptionPolicy::LoginOnly
+    );
+    if forced && config.tls.is_none() {
+        return Err(StartError::NoCertificate {
+            policy: config.encryption,
+        });
+    }
     let bound = TcpListener::bind(config.listen).await;
     let listener = bound.map_err(|source| StartError::Listen {
         address: config.listen,

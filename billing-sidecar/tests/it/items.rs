@@ -358,7 +358,7 @@ async fn the_connection_is_encrypted_and_the_certificate_checked() {
     let ca = cert.display().to_string();
     let server = weir_sandbox::start(weir_sandbox::Config {
         tls: Some(weir_sandbox::TlsFiles { cert, key }),
-        encryption: EncryptionPolicy::Off,
+        encryption: EncryptionPolicy::LoginOnly,
         ..Default::default()
     })
     .await
@@ -391,7 +391,7 @@ async fn a_table_of_another_shape_is_refused_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let server = weir_sandbox::start(weir_sandbox::Config {
         data_dir: Some(dir.path().to_owned()),
-        encryption: EncryptionPolicy::Off,
+        encryption: EncryptionPolicy::LoginOnly,
         ..Default::default()
     })
     .await

@@ -44,24 +44,16 @@ pub(crate) async fn login(
     spid: u16,
     shared: &Arc<Shared>,
 ) -> Result<LoginInfo, ConnError> {
-    let first = transport.first_byte().await?;
-    let strict = first == TLS_FIRST_BYTE;
-    if strict {
-        let Some(tls) = &shared.tls else {
-            return Err(ConnError::Refused);
-        };
-        transport.bare_handshake(tls.strict()?).await?;
-    }
-    // 7.0 and 7.1 clients may begin with LOGIN7 (facts §2.1).
-    if first != PacketType::Login7.byte() {
-        exchange_prelogin(transport, spid, shared, strict).await?;
-    }
+    let strict = begin(transport, spid, shared).await?;
     let body = read_message(transport, "LOGIN7", LOGIN7_MAX, PacketType::Login7).await?;
     let login7 = Login7::parse(&body)?;
-    let Some(version) = login7.version() else {
-        return Err(ConnError::Refused);
+    let version = match login7.version() {
+        // 8.0 is the order of TLS and login, not a stream: without it, 7.4 is spoken.
+        Some(TdsVersion::V8_0) if !strict => TdsVersion::V7_4,
+        Some(version) => version,
+        None => return Err(ConnError::Refused),
     };
-    let info = info(&login7, version, spid, transport.is_encrypted());
+    let info = info(&login7, version, spid, transport.is_encrypted(), &shared.config);
     let extra = match shared.backends.login_answer(&info, &shared.config.server_name) {
         LoginAnswer::Usual { extra } => extra,
         LoginAnswer::Tokens { tokens, close } => {
@@ -101,6 +93,31 @@ pub(crate) async fn login(
     }
 }
 
+/// Up to LOGIN7: TLS first (TDS 8.0), PRELOGIN, or neither. True for TDS 8.0.
+async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<bool, ConnError> {
+    let policy = shared.encryption();
+    let first = transport.first_byte().await?;
+    if first == TLS_FIRST_BYTE {
+        let (Some(tls), false) = (&shared.tls, policy == EncryptionPolicy::None) else {
+            return Err(ConnError::Refused);
+        };
+        transport.bare_handshake(tls.strict()?).await?;
+        exchange_prelogin(transport, spid, shared, true).await?;
+        return Ok(true);
+    }
+    // 7.0 and 7.1 clients may begin with LOGIN7 in clear (facts §2.1).
+    let bare_login = first == PacketType::Login7.byte();
+    match policy {
+        EncryptionPolicy::Strict => return Err(ConnError::Refused),
+        EncryptionPolicy::On | EncryptionPolicy::Required if bare_login => return Err(ConnError::Refused),
+        _ => {}
+    }
+    if !bare_login {
+        exchange_prelogin(transport, spid, shared, false).await?;
+    }
+    Ok(false)
+}
+
 async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
     transport.shutdown().await;
     Err(ConnError::Refused)
@@ -114,15 +131,19 @@ async fn exchange_prelogin(
 ) -> Result<(), ConnError> {
     let body = read_message(transport, "PRELOGIN", PRELOGIN_MAX, PacketType::Prelogin).await?;
     let asked = Prelogin::parse(&body)?;
-    let policy = match (shared.config.encryption, &shared.tls) {
-        (EncryptionPolicy::NotSupported, _) | (_, None) => prelogin::EncryptionPolicy::NotSup,
-        (EncryptionPolicy::Off, _) => prelogin::EncryptionPolicy::Off,
-        (EncryptionPolicy::On, _) => prelogin::EncryptionPolicy::On,
+    let policy = match shared.encryption() {
+        EncryptionPolicy::None => prelogin::EncryptionPolicy::NotSup,
+        EncryptionPolicy::LoginOnly => prelogin::EncryptionPolicy::Off,
+        EncryptionPolicy::On | EncryptionPolicy::Required | EncryptionPolicy::Strict => {
+            prelogin::EncryptionPolicy::On
+        }
     };
     let mut agreed = prelogin::negotiate(asked.encryption, policy);
     if strict {
         agreed.answer = Encryption::NotSup;
         agreed.scope = Some(TlsScope::None);
+    } else if shared.encryption() == EncryptionPolicy::Required {
+        agreed.answer = Encryption::Req;
     }
     let answer = Prelogin {
         version: [PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], 0, 0],
@@ -189,14 +210,21 @@ async fn send(transport: &mut Transport, spid: u16, body: &[u8]) -> Result<(), C
     transport.flush().await
 }
 
-fn info(login7: &Login7, version: TdsVersion, spid: u16, encrypted: bool) -> LoginInfo {
+fn info(
+    login7: &Login7,
+    version: TdsVersion,
+    spid: u16,
+    encrypted: bool,
+    config: &Config,
+) -> LoginInfo {
     let most = if encrypted {
         PACKET_SIZE_MAX_TLS
     } else {
         PACKET_SIZE_MAX
     };
+    let most = config.packet_size.unwrap_or(most).clamp(PACKET_SIZE_MIN, most);
     let packet_size = match login7.packet_size {
-        0 => DEFAULT_PACKET_SIZE,
+        0 => config.packet_size.map_or(DEFAULT_PACKET_SIZE, |_| most),
         asked => u16::try_from(asked)
             .unwrap_or(u16::MAX)
             .clamp(PACKET_SIZE_MIN, most),

@@ -18,7 +18,7 @@ use super::tls::TlsSetup;
 use super::transport::Transport;
 use super::{ConnError, Request};
 use crate::backend::{Backends, Serve};
-use crate::config::Config;
+use crate::config::{Config, EncryptionPolicy};
 use crate::tokens;
 
 /// From accept to LOGINACK.
@@ -41,6 +41,16 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) backends: Backends,
     pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// The policy in force: without a certificate there is no TLS.
+    pub(crate) fn encryption(&self) -> EncryptionPolicy {
+        match self.tls {
+            Some(_) => self.config.encryption,
+            None => EncryptionPolicy::None,
+        }
+    }
 }
 
 /// Runs a connection to its end.

@@ -14,7 +14,7 @@ use weir_tds::login7::{Feature, Login7};
 use weir_tds::message::{FIRST_PACKET_ID, write_message};
 use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
 use weir_tds::password::Password;
-use weir_tds::prelogin::{Encryption, EncryptionOption, Prelogin};
+use weir_tds::prelogin::{Encryption, EncryptionOption, Prelogin, TlsScope, accept};
 use weir_tds::request::{RequestOptions, sql_batch};
 use weir_tds::version::TdsVersion;
 
@@ -81,6 +81,13 @@ impl Client {
 
     /// Logs in as wished; the login response stands in `login`, whatever it says.
     pub(crate) async fn login(addr: SocketAddr, wish: Wish) -> Self {
+        Self::try_login(addr, wish)
+            .await
+            .expect("the server and the client agree on encryption")
+    }
+
+    /// As `login`; `None` if the server closed before LOGIN7, or its answer leaves the client no way to go on.
+    pub(crate) async fn try_login(addr: SocketAddr, wish: Wish) -> Option<Self> {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self {
@@ -105,14 +112,20 @@ impl Client {
         client
             .send(PacketType::Prelogin, PacketStatus::NORMAL, &prelogin.encode())
             .await;
-        let (header, body) = client.packet().await.unwrap();
+        let (header, body) = client.packet().await?;
         assert_eq!(header.kind, PacketType::TabularResult);
         let answer = Prelogin::parse(&body).unwrap().encryption.unwrap().mode;
         client.answered = Some(answer);
+        let strict = wish.tls.as_ref().is_some_and(|tls| tls.strict);
+        let scope = if strict {
+            TlsScope::All
+        } else {
+            accept(asked, Some(EncryptionOption::plain(answer)))?
+        };
         if let Some(tls) = wish
             .tls
             .as_ref()
-            .filter(|tls| !tls.strict && answer != Encryption::NotSup)
+            .filter(|_| !strict && scope != TlsScope::None)
         {
             client.handshake(tls.client(), true).await;
         }
@@ -129,11 +142,11 @@ impl Client {
         };
         let body = login.encode().unwrap();
         client.send(PacketType::Login7, PacketStatus::NORMAL, &body).await;
-        if answer == Encryption::Off {
+        if scope == TlsScope::LoginOnly {
             client.tls = None;
         }
         client.login = client.response().await;
-        client
+        Some(client)
     }
 
     /// The TLS handshake, wrapped in 0x12 packets or bare.

@@ -59,6 +59,13 @@ impl Response {
         };
         self.events.iter().filter_map(one).collect()
     }
+    /// The version that LOGINACK tells.
+    pub(crate) fn version(&self) -> Option<TdsVersion> {
+        self.events.iter().find_map(|e| match e {
+            Event::LoginAck(version) => Some(*version),
+            _ => None,
+        })
+    }
     pub(crate) fn last_status(&self) -> u16 {
         self.dones().last().map_or(0xFFFF, |d| d.1)
     }
@@ -141,8 +148,7 @@ impl Reading {
             }
             TokenKind::LoginAck => {
                 let ack = LoginAck::parse(bytes).unwrap();
-                let _ = ack;
-                Event::LoginAck(version)
+                Event::LoginAck(ack.version.expect("a version that TDS knows"))
             }
             other => Event::Other(other),
         };

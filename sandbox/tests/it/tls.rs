@@ -47,6 +47,18 @@ async fn encrypted(encryption: EncryptionPolicy) -> Encrypted {
 
 impl Encrypted {
     async fn login(&self, encryption: Encryption, strict: bool) -> Client {
+        self.try_login(encryption, strict).await.expect("agreed")
+    }
+
+    /// A server without TLS closes at the first byte of a ClientHello, without a word.
+    async fn closes_at_client_hello(&self) -> bool {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.running.addr).await.unwrap();
+        stream.write_all(&[0x16, 3, 1, 0, 0]).await.unwrap();
+        stream.read_u8().await.is_err()
+    }
+
+    async fn try_login(&self, encryption: Encryption, strict: bool) -> Option<Client> {
         let tls = Some(TlsWish {
             encryption,
             strict,
@@ -57,7 +69,7 @@ impl Encrypted {
         } else {
             TdsVersion::V7_4
         };
-        Client::login(
+        Client::try_login(
             self.running.addr,
             Wish {
                 tls,
@@ -72,7 +84,7 @@ impl Encrypted {
 
 #[tokio::test]
 async fn login_only_all_and_strict() {
-    let server = encrypted(EncryptionPolicy::Off).await;
+    let server = encrypted(EncryptionPolicy::LoginOnly).await;
     for (asked, strict, answer, packet) in [
         (Encryption::Off, false, Encryption::Off, 32_767),
         (Encryption::On, false, Encryption::On, 16_383),
@@ -101,10 +113,68 @@ async fn a_server_that_forces_encryption_answers_req_to_off() {
     server.running.stop().await;
 }
 
+/// What becomes of a login: the ENCRYPTION answered, or a close.
+type Cell = Option<Encryption>;
+
 #[tokio::test]
-async fn clear_logins_are_taken_where_nothing_is_forced() {
-    let server = encrypted(EncryptionPolicy::NotSupported).await;
-    let mut client = Client::connect(server.running.addr).await;
-    assert_eq!(client.batch("SELECT 1").await.rows, 1);
+async fn every_client_mode_meets_every_server_mode() {
+    use Encryption::{NotSup, Off, On, Req};
+    use EncryptionPolicy as P;
+    // Answers to a client that is none, login-only, on, required, strict (facts §3.2).
+    let table: [(P, [Cell; 5]); 5] = [
+        (P::None, [Some(NotSup), Some(NotSup), None, None, None]),
+        (
+            P::LoginOnly,
+            [Some(NotSup), Some(Off), Some(On), Some(On), Some(NotSup)],
+        ),
+        (P::On, [None, Some(Req), Some(On), Some(On), Some(NotSup)]),
+        (P::Required, [None, Some(Req), Some(Req), Some(Req), Some(NotSup)]),
+        (P::Strict, [None, None, None, None, Some(NotSup)]),
+    ];
+    let clients = [(NotSup, false), (Off, false), (On, false), (Req, false), (NotSup, true)];
+    for (policy, row) in table {
+        let server = encrypted(policy).await;
+        for ((asked, strict), want) in clients.into_iter().zip(row) {
+            if (policy, strict) == (P::None, true) {
+                assert!(server.closes_at_client_hello().await);
+                continue;
+            }
+            let mut client = server.try_login(asked, strict).await;
+            let got = client.as_ref().and_then(|c| c.answered);
+            assert_eq!(got, want, "client {asked:?} strict {strict}, server {policy:?}");
+            if let Some(client) = &mut client {
+                assert_eq!(client.batch("SELECT 1").await.rows, 1);
+            }
+        }
+        server.running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn encryption_cannot_be_forced_without_a_certificate() {
+    for encryption in [
+        EncryptionPolicy::On,
+        EncryptionPolicy::Required,
+        EncryptionPolicy::Strict,
+    ] {
+        let config = Config {
+            encryption,
+            ..Config::default()
+        };
+        assert!(weir_sandbox::start(config).await.is_err(), "{encryption:?}");
+    }
+}
+
+#[tokio::test]
+async fn tds_8_tells_its_version_and_7_4_is_spoken_without_tls_first() {
+    let server = encrypted(EncryptionPolicy::LoginOnly).await;
+    let strict = server.login(Encryption::NotSup, true).await;
+    assert_eq!(strict.login.version(), Some(TdsVersion::V8_0));
+    let wish = Wish {
+        version: TdsVersion::V8_0,
+        ..Wish::default()
+    };
+    let clear = Client::login(server.running.addr, wish).await;
+    assert_eq!(clear.login.version(), Some(TdsVersion::V7_4));
     server.running.stop().await;
 }
