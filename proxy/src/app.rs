@@ -175,6 +175,7 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
         },
         upstream_tls: tls::for_upstream(config)?,
         auth: config.auth()?,
+        upstream_packet_size: Some(config.upstream_packet_size).filter(|size| *size > 0),
         chunk_bytes: config.chunk_bytes,
         login_deadline: Duration::from_millis(config.login_deadline_ms),
         cut_deadline: Duration::from_millis(config.cut_deadline_ms),

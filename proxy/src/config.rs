@@ -11,6 +11,9 @@ use weir_servers::ServerUrl;
 
 use crate::auth::{AuthSettings, Target, target::TargetError};
 
+/// What `upstream_packet_size` may be [MS-TDS 2.2.3.1.3].
+const PACKET_SIZES: std::ops::RangeInclusive<u16> =
+    weir_tds::packet::PACKET_SIZE_MIN..=weir_tds::packet::PACKET_SIZE_MAX;
 /// Bounds of `chunk_bytes`: below, system calls dominate; above, a crash could charge for more than a client sees.
 pub const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=1024 * 1024;
 /// Bounds of every deadline.
@@ -115,6 +118,8 @@ pub struct Config {
     pub upstream_host_name: Option<String>,
     /// Accept any certificate of the server. Whoever stands between can then read logins and data.
     pub upstream_trust: bool,
+    /// Packet size that the server is asked for, 512 to 32767; 0 for what the client asks for. Clients keep their own.
+    pub upstream_packet_size: u16,
     /// Token-stream bytes that are paid and journaled together before the first of them is written.
     pub chunk_bytes: usize,
     /// Sessions at a time; more are closed at accept.
@@ -153,6 +158,7 @@ impl Default for Config {
             upstream_ca: None,
             upstream_host_name: None,
             upstream_trust: false,
+            upstream_packet_size: 0,
             chunk_bytes: 64 * 1024,
             sessions_max: 10_000,
             login_deadline_ms: 15_000,
@@ -269,6 +275,12 @@ impl Config {
     pub fn checked(mut self) -> Result<Self, ConfigError> {
         let value = |key, what: String| Err(ConfigError::Value { key, what });
         self.auth()?;
+        if self.upstream_packet_size > 0 && !PACKET_SIZES.contains(&self.upstream_packet_size) {
+            return value(
+                "upstream_packet_size",
+                "must be 512 to 32767, or 0 for what the client asks for".into(),
+            );
+        }
         if !CHUNK_BYTES.contains(&self.chunk_bytes) {
             return value(
                 "chunk_bytes",

@@ -105,6 +105,10 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_UPSTREAM_TRUST", num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_trust: Option<bool>,
+    /// 512 to 32767; 0 for what the client asks for.
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_PACKET_SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_packet_size: Option<u16>,
     #[arg(long, global = true, env = "WEIR_CHUNK_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     chunk_bytes: Option<usize>,

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::Outcome;
 use weir_tds::{
-    packet::{PacketHeader, PacketStatus, PacketType},
+    packet::{PacketHeader, PacketStatus},
     token::{EnvChange, TokenKind, env},
     walker::{Budget, Step},
 };
@@ -108,6 +108,7 @@ impl Relay {
             // ATTENTION is legal only behind a whole request: the rest of it is ignored instead (facts 9.3).
             if let Upload::Forward(kind) = self.upload {
                 self.upload = Upload::Skip(kind);
+                self.recut = None;
                 let header = PacketHeader {
                     kind,
                     status: PacketStatus::EOM.with(PacketStatus::IGNORE),
@@ -136,20 +137,9 @@ impl Relay {
         if walked.is_empty() {
             return Ok(());
         }
-        let part = PacketHeader {
-            kind: PacketType::TabularResult,
-            status: PacketStatus::NORMAL,
-            length: u16::try_from(walked.len() + weir_tds::packet::HEADER_LEN).unwrap_or(u16::MAX),
-            spid: header.spid,
-            packet_id: header.packet_id,
-        };
-        let mut packet = BytesMut::with_capacity(walked.len() + weir_tds::packet::HEADER_LEN);
-        packet.extend_from_slice(&part.encode());
-        packet.extend_from_slice(walked);
+        let walked = Bytes::copy_from_slice(walked);
         self.spid = header.spid;
-        self.next_packet_id = header.packet_id.wrapping_add(1);
-        self.mid_message = true;
-        Ok(cx.client.send(packet.freeze())?)
+        self.send_pieces(&walked, false, cx)
     }
 
     /// Drains one packet of what the server still sends; keeps what the client must know.

@@ -180,12 +180,9 @@ impl Relay {
     }
 
     fn forward_whole(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<(), SessionEnd> {
-        let packet = cx.server.take_packet(header);
         (self.walked, self.counted) = (0, 0);
         self.spid = header.spid;
-        self.next_packet_id = header.packet_id.wrapping_add(1);
-        self.mid_message = !header.status.is_eom();
-        Ok(cx.client.send(packet)?)
+        self.send_down(header, cx)
     }
 
     fn end_of_response(&mut self) -> Result<(), SessionEnd> {

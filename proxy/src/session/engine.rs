@@ -45,6 +45,8 @@ pub struct Settings {
     pub upstream_tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     /// What the operator decided about logins; the server's address too.
     pub auth: AuthSettings,
+    /// Packet size that the server is asked for; none for what the client asks for.
+    pub upstream_packet_size: Option<u16>,
     /// Token-stream bytes that are paid and journaled together before the first of them is written.
     pub chunk_bytes: usize,
     /// From accept to the end of the login.

@@ -9,7 +9,7 @@ use rustls::Connection;
 use weir_tds::{
     login7::{LOGIN7_MAX, Login7, feature},
     message::{FIRST_PACKET_ID, MessageBuf},
-    packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN, PacketStatus, PacketType},
+    packet::{DEFAULT_PACKET_SIZE, PacketStatus, PacketType},
     prelogin::{self, Encryption, Field, PRELOGIN_MAX, Prelogin, TlsScope},
     version::TdsVersion,
 };
@@ -20,6 +20,7 @@ use super::{
     engine::{Action, Event, Phase, Session, SessionEnd},
     leg::Message,
     login_response::{self, LoginResponse},
+    packet_size::{self, PacketSizes},
     purse::{Payer, Purse},
     relay::Relay,
     tokens,
@@ -31,8 +32,6 @@ use crate::{
 
 /// Largest login response: real ones are below 2 KiB.
 pub(super) const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
-/// Largest packet on a leg that is encrypted to the end: one TLS record holds it whole (facts 2.4).
-pub(super) const ENCRYPTED_PACKET_MAX: u16 = 16383;
 
 /// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
 const FEATURES_PASSED: &[u8] = &[
@@ -344,7 +343,7 @@ impl Session {
         if self.server.is_handshaking() {
             return Ok(false);
         }
-        let encrypted = self.server.is_encrypted() || self.client.is_encrypted();
+        let sizes = self.packet_sizes();
         let name = self.settings.auth.upstream.server_name();
         let Some(login) = self.login() else {
             return Ok(false);
@@ -352,7 +351,8 @@ impl Session {
         let Some(mut login7) = login.login7.clone() else {
             return Err(SessionEnd::Gate("login without LOGIN7".to_owned()));
         };
-        rewrite_login7(&mut login7, encrypted, name);
+        login7.packet_size = sizes.ask_server();
+        rewrite_login7(&mut login7, name);
         login.stage = Stage::ExpectLoginResponse;
         let body = login7.encode().map_err(client_fault)?;
         self.send_server_message(PacketType::Login7, &body)?;
@@ -388,7 +388,8 @@ impl Session {
             .as_ref()
             .map(|l| l.features.clone())
             .unwrap_or_default();
-        let response = match login_response::read(body, login.version(), &asked) {
+        let version = login.version();
+        let response = match login_response::read(body, version, &asked, self.packet_sizes()) {
             Ok(response) => response,
             Err(cause) => {
                 self.refuse_login(&cause, now);
@@ -438,12 +439,11 @@ impl Session {
             return Err(SessionEnd::Gate("a session before its login".to_owned()));
         };
         self.send_login_response(&response, spid)?;
-        let size = response
-            .packet_size
-            .unwrap_or(DEFAULT_PACKET_SIZE)
-            .clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
-        self.client.set_packet_size(size);
-        self.server.set_packet_size(size);
+        let (client_size, server_size) = response
+            .packet_sizes
+            .unwrap_or((DEFAULT_PACKET_SIZE, DEFAULT_PACKET_SIZE));
+        self.client.set_packet_size(client_size);
+        self.server.set_packet_size(server_size);
         let payer = Payer {
             terms,
             principal: login7.user_name.clone(),
@@ -452,6 +452,20 @@ impl Session {
         self.deadline = None;
         self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, response.walker, spid)));
         Ok(())
+    }
+
+    /// What the packet sizes of both legs follow from, once both are as encrypted as they will be.
+    fn packet_sizes(&self) -> PacketSizes {
+        let asked = match &self.phase {
+            Phase::Login(login) => login.login7.as_ref().map_or(0, |l| l.packet_size),
+            _ => 0,
+        };
+        PacketSizes {
+            asked,
+            upstream: self.settings.upstream_packet_size,
+            client_most: packet_size::largest(self.client.is_encrypted()),
+            server_most: packet_size::largest(self.server.is_encrypted()),
+        }
     }
 
     /// Ends the login with an ERROR, in the encryption state in force, and closes.
@@ -534,15 +548,7 @@ fn refuse_login7(login: &Login7) -> Option<Cause> {
 }
 
 /// Makes the client's LOGIN7 the gate's own towards the server (facts 4.7).
-fn rewrite_login7(login: &mut Login7, encrypted: bool, upstream_name: String) {
-    if encrypted {
-        let wanted = if login.packet_size == 0 {
-            u32::from(DEFAULT_PACKET_SIZE)
-        } else {
-            login.packet_size
-        };
-        login.packet_size = wanted.min(u32::from(ENCRYPTED_PACKET_MAX));
-    }
+fn rewrite_login7(login: &mut Login7, upstream_name: String) {
     login.server_name = upstream_name;
     login.option_flags2 &= !0x70;
     login.features.retain(|f| FEATURES_PASSED.contains(&f.id));

@@ -3,11 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use weir_tds::{
     login7::Feature,
+    packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN},
     token::{EnvChange, FeatureExtAck, LoginAck, TokenKind, env, feature},
     version::TdsVersion,
     walker::{Budget, Step, Walker, WalkerOptions},
 };
 
+use super::packet_size::PacketSizes;
 use crate::gate::Cause;
 
 /// What the login response came to.
@@ -16,8 +18,8 @@ pub(super) struct LoginResponse {
     pub(super) tokens: Bytes,
     /// There was a LOGINACK.
     pub(super) logged_in: bool,
-    /// From ENVCHANGE 4; holds from the next message on, for both sides.
-    pub(super) packet_size: Option<u16>,
+    /// Of the client's leg and of the server's, from ENVCHANGE 4; hold from the next message on.
+    pub(super) packet_sizes: Option<(u16, u16)>,
     /// How the token stream reads from here on.
     pub(super) walker: WalkerOptions,
 }
@@ -30,6 +32,7 @@ pub(super) fn read(
     body: &[u8],
     asked_version: TdsVersion,
     asked: &[Feature],
+    sizes: PacketSizes,
 ) -> Result<LoginResponse, Cause> {
     let unreadable =
         |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response cannot be read: {e}"));
@@ -37,7 +40,8 @@ pub(super) fn read(
     let mut read = Reading {
         kept: BytesMut::with_capacity(body.len()),
         logged_in: false,
-        packet_size: None,
+        sizes,
+        packet_sizes: None,
         options: WalkerOptions::new(asked_version),
     };
     let mut rest = body;
@@ -67,13 +71,14 @@ pub(super) fn read(
     let Reading {
         kept,
         logged_in,
-        packet_size,
+        packet_sizes,
         options,
+        ..
     } = read;
     Ok(LoginResponse {
         tokens: kept.freeze(),
         logged_in,
-        packet_size,
+        packet_sizes,
         walker: options,
     })
 }
@@ -81,7 +86,8 @@ pub(super) fn read(
 struct Reading {
     kept: BytesMut,
     logged_in: bool,
-    packet_size: Option<u16>,
+    sizes: PacketSizes,
+    packet_sizes: Option<(u16, u16)>,
     options: WalkerOptions,
 }
 
@@ -97,7 +103,10 @@ impl Reading {
                     env::ENHANCED_ROUTING => return Err(Cause::Routed("enhanced routing")),
                     // The client would remember another address for its next failure.
                     env::MIRRORING_PARTNER => return Ok(()),
-                    env::PACKET_SIZE => self.packet_size = change.packet_size(),
+                    env::PACKET_SIZE => {
+                        self.packet_size(&change);
+                        return Ok(());
+                    }
                     _ => {}
                 }
             }
@@ -120,6 +129,17 @@ impl Reading {
         }
         self.kept.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Tells the client the size of its own leg.
+    fn packet_size(&mut self, change: &EnvChange<'_>) {
+        let granted = change.packet_size().unwrap_or(DEFAULT_PACKET_SIZE);
+        let granted = granted.clamp(PACKET_SIZE_MIN, PACKET_SIZE_MAX);
+        let client = self.sizes.for_client(granted);
+        self.packet_sizes = Some((client, granted));
+        let mut out = weir_tds::build::TokenBuf::new(self.options.version);
+        out.env_packet_size(client, DEFAULT_PACKET_SIZE);
+        self.kept.extend_from_slice(out.as_bytes());
     }
 
     /// Passes on the acknowledgements of what was asked for; a client must close on any other (facts 4.3).

@@ -7,6 +7,7 @@
 //! | `relay.rs` | a logged-in session: the open request and what both sides are owed |
 //! | `upload.rs` | client → server: requests, admission, ATTENTION |
 //! | `download.rs` | server → client: walk, pay, forward |
+//! | `packet_size.rs`, `repacket.rs` | the size of packets on each leg; cutting messages anew where they differ |
 //! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
 //! | `leg.rs`, `out.rs` | buffers and TLS of one side |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
@@ -19,8 +20,10 @@ mod login;
 mod login_response;
 pub mod meter;
 pub mod out;
+mod packet_size;
 pub mod purse;
 mod relay;
+mod repacket;
 mod tokens;
 mod upload;
 

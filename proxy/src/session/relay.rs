@@ -8,6 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
+    message::PacketWriter,
     packet::{PacketHeader, PacketStatus, PacketType},
     request::{bulk_load::BulkWalker, rpc_walk::RpcWalker},
     walker::{Walker, WalkerOptions},
@@ -48,6 +49,8 @@ pub(super) struct Relay {
     pub(super) options: WalkerOptions,
     pub(super) requests: u32,
     pub(super) upload: Upload,
+    /// Cuts the request in hand anew; none while its packets pass as they came.
+    pub(super) recut: Option<Box<PacketWriter>>,
     /// Walks the calls of the RPC in hand.
     pub(super) calls: Option<RpcWalker>,
     pub(super) open: Option<Open>,
@@ -193,6 +196,7 @@ impl Relay {
             options,
             requests: 0,
             upload: Upload::Idle,
+            recut: None,
             calls: None,
             open: None,
             finished: None,

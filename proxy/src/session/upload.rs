@@ -232,7 +232,7 @@ impl Relay {
         };
         let readable = self.count_bulk(&held.body);
         for packet in held.packets {
-            cx.server.send(packet)?;
+            self.send_up(packet, cx)?;
         }
         self.refuse_unreadable_bulk(readable, cx)
     }
@@ -257,7 +257,7 @@ impl Relay {
             Upload::Forward(header.kind)
         };
         let readable = self.count_bulk(packet.get(HEADER_LEN..).unwrap_or_default());
-        cx.server.send(packet)?;
+        self.send_up(packet, cx)?;
         self.refuse_unreadable_bulk(readable, cx)
     }
 

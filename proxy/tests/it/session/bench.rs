@@ -157,7 +157,8 @@ pub(crate) struct Bench {
     pub(crate) journaled_rows: u64,
     pub(crate) end: Option<SessionEnd>,
     pub(crate) unread_limit: usize,
-    /// What the server agrees to at login.
+    /// What the client asks for at login, and what the server agrees to.
+    pub(crate) asked_packet_size: u32,
     pub(crate) packet_size: u16,
 }
 
@@ -171,6 +172,7 @@ pub(crate) fn settings() -> Settings {
             upstream: "db:1433".parse().unwrap(),
             ..AuthSettings::default()
         },
+        upstream_packet_size: None,
         chunk_bytes: 64 * 1024,
         login_deadline: Duration::from_secs(15),
         cut_deadline: Duration::from_secs(5),
@@ -201,6 +203,7 @@ impl Bench {
             journaled_rows: 0,
             end: None,
             unread_limit: usize::MAX,
+            asked_packet_size: 4096,
             packet_size: 4096,
         }
     }
@@ -237,11 +240,11 @@ impl Bench {
             Some(false),
             "MARS is not offered"
         );
-        self.client_says(
-            PacketType::Login7,
-            PacketStatus::NORMAL,
-            &login7("acme").encode().unwrap(),
-        );
+        let asks = Login7 {
+            packet_size: self.asked_packet_size,
+            ..login7("acme")
+        };
+        self.client_says(PacketType::Login7, PacketStatus::NORMAL, &asks.encode().unwrap());
         assert!(matches!(self.actions.pop_front(), Some(Action::Admit(facts)) if facts.login == "acme"));
         assert!(
             self.to_server.is_empty(),

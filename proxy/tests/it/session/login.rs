@@ -262,7 +262,7 @@ fn the_kept_env_changes_of_a_login_arrive_in_order() {
         .map(|(_, bytes)| EnvChange::parse(&bytes).unwrap().kind)
         .collect();
     assert_eq!(kinds, [env::DATABASE, env::PACKET_SIZE]);
-    assert_eq!(bench.core.client().packet_size, 8192);
+    assert_eq!(bench.core.client().packet_size, 4096);
 }
 
 #[test]

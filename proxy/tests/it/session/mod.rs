@@ -4,5 +4,6 @@ mod bench;
 mod cut;
 mod edges;
 mod login;
+mod packet_size;
 mod relay;
 mod tls;
