@@ -65,6 +65,8 @@ pub enum ClientEncryption {
     Offered,
     /// Everything is encrypted; a client that cannot is refused.
     Required,
+    /// TDS 8.0 only: TLS comes first. With a certificate a client may come by it in any case.
+    Strict,
 }
 
 /// What the server's leg uses.
@@ -78,6 +80,8 @@ pub enum UpstreamEncryption {
     LoginOnly,
     /// Everything.
     Full,
+    /// TDS 8.0: TLS comes first. SQL Server 2022 and later.
+    Strict,
 }
 
 /// What the proxy needs to start.
@@ -112,7 +116,7 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
     /// Encryption on the server's side.
     pub upstream_encryption: UpstreamEncryption,
-    /// PEM certificates that the server's certificate must chain to (its own, if self-signed).
+    /// PEM certificates that the server's certificate must chain to, or be. Without it: the system's roots.
     pub upstream_ca: Option<PathBuf>,
     /// Name in the server's certificate, if it is not the upstream's host.
     pub upstream_host_name: Option<String>,

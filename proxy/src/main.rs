@@ -81,7 +81,7 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_TOKEN_FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     token_file: Option<PathBuf>,
-    /// none, offered or required.
+    /// none, offered, required or strict.
     #[arg(long, global = true, env = "WEIR_CLIENT_ENCRYPTION", value_parser = parse_key::<ClientEncryption>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     client_encryption: Option<ClientEncryption>,
@@ -91,7 +91,7 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_TLS_KEY")]
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_key: Option<PathBuf>,
-    /// none, login-only or full.
+    /// none, login-only, full or strict.
     #[arg(long, global = true, env = "WEIR_UPSTREAM_ENCRYPTION", value_parser = parse_key::<UpstreamEncryption>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_encryption: Option<UpstreamEncryption>,

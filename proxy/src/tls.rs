@@ -1,18 +1,29 @@
-//! TLS configurations of both legs, from PEM files, for handshakes wrapped in PRELOGIN packets.
+//! TLS configurations of both legs, from PEM files and the system's roots.
 //!
-//! TLS 1.2 only: the wrapped handshake of TDS 7.x has no room for the messages that 1.3 sends after it (facts 2.2).
+//! Handshakes wrapped in PRELOGIN packets are TLS 1.2 only: TDS 7.x has no room for what 1.3 sends after the handshake
+//! (facts 2.2). TDS 8.0 takes 1.2 and 1.3, with ALPN.
 
 use std::{path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    SupportedProtocolVersion,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    version::TLS12,
+    version::{TLS12, TLS13},
 };
 
-use crate::config::{Config, ConfigError, UpstreamEncryption};
+use crate::{
+    config::{Config, ConfigError, UpstreamEncryption},
+    session::encryption::{ALPN_TDS8, ClientTls, UpstreamTls},
+};
+
+const TDS7_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS12];
+const TDS8_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 fn unusable(key: &'static str, path: &Path, what: impl std::fmt::Display) -> ConfigError {
     ConfigError::Value {
@@ -36,23 +47,29 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 ///
 /// # Errors
 /// A file that cannot be read or used; the key is named.
-pub fn for_clients(config: &Config) -> Result<Option<Arc<ServerConfig>>, ConfigError> {
+pub fn for_clients(config: &Config) -> Result<Option<ClientTls>, ConfigError> {
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
         return Ok(None);
     };
     let chain = certificates("tls_cert", cert)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable("tls_key", key, e))?;
-    let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS12])
-        .map_err(|e| unusable("tls_cert", cert, e))?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|e| unusable("tls_cert", cert, e))?;
-    Ok(Some(Arc::new(server)))
+    let server = |versions: &[&'static SupportedProtocolVersion]| {
+        ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .and_then(|b| {
+                b.with_no_client_auth()
+                    .with_single_cert(chain.clone(), private.clone_key())
+            })
+            .map_err(|e| unusable("tls_cert", cert, format!("{e} (the key is {})", key.display())))
+    };
+    let mut tds8 = server(TDS8_VERSIONS)?;
+    // A client that offers no ALPN is taken as TDS 8.0 too; one that offers another is refused [MS-TDS 1.7].
+    tds8.alpn_protocols = vec![ALPN_TDS8.to_vec()];
+    Ok(Some(ClientTls {
+        tds7: Arc::new(server(TDS7_VERSIONS)?),
+        tds8: Arc::new(tds8),
+    }))
 }
-
-/// A client configuration and the name that the server's certificate must carry.
-pub type UpstreamTls = (Arc<ClientConfig>, ServerName<'static>);
 
 /// The server's leg; `None` if it is not encrypted.
 ///
@@ -72,37 +89,127 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
         what: format!("'{host}' is not a host name or an address"),
     })?;
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS12])
-        .map_err(|e| ConfigError::Value {
+    let verifier = verifier(config, &provider)?;
+    let client = |versions: &[&'static SupportedProtocolVersion]| {
+        let builder =
+            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+        let builder = builder.map_err(|e| ConfigError::Value {
             key: "upstream_encryption",
             what: e.to_string(),
         })?;
-    let client = if config.upstream_trust {
-        let trusting = Arc::new(TrustAny { provider });
-        builder
+        Ok(builder
             .dangerous()
-            .with_custom_certificate_verifier(trusting)
-            .with_no_client_auth()
-    } else {
-        let Some(ca) = &config.upstream_ca else {
-            let what = "name the PEM file of the authority (or of the self-signed certificate itself) that the \
-                        server's certificate chains to; or set upstream_trust, which lets whoever stands between \
-                        read logins and data";
-            return Err(ConfigError::Value {
-                key: "upstream_ca",
-                what: what.to_owned(),
-            });
-        };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("upstream_ca", ca)? {
-            roots
-                .add(certificate)
-                .map_err(|e| unusable("upstream_ca", ca, e))?;
-        }
-        builder.with_root_certificates(roots).with_no_client_auth()
+            .with_custom_certificate_verifier(Arc::clone(&verifier))
+            .with_no_client_auth())
     };
-    Ok(Some((Arc::new(client), name)))
+    let mut tds8 = client(TDS8_VERSIONS)?;
+    tds8.alpn_protocols = vec![ALPN_TDS8.to_vec()];
+    Ok(Some(UpstreamTls {
+        tds7: Arc::new(client(TDS7_VERSIONS)?),
+        tds8: Arc::new(tds8),
+        name,
+    }))
+}
+
+/// How the server's certificate is judged: any, pinned or of a given authority, or of one that the system trusts.
+fn verifier(
+    config: &Config,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
+    if config.upstream_trust {
+        return Ok(Arc::new(TrustAny {
+            provider: Arc::clone(provider),
+        }));
+    }
+    let (key, given) = match &config.upstream_ca {
+        Some(ca) => (ca.display().to_string(), certificates("upstream_ca", ca)?),
+        None => ("the system's roots".to_owned(), system_roots()?),
+    };
+    let mut roots = RootCertStore::empty();
+    let (anchors, refused) = roots.add_parsable_certificates(given.iter().cloned());
+    if anchors == 0 {
+        return Err(ConfigError::Value {
+            key: "upstream_ca",
+            what: format!("{key}: none of its {refused} certificates can be used"),
+        });
+    }
+    let provider = Arc::clone(provider);
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let chain = chain.map_err(|e| ConfigError::Value {
+        key: "upstream_ca",
+        what: format!("{key}: {e}"),
+    })?;
+    if config.upstream_ca.is_none() {
+        return Ok(chain);
+    }
+    Ok(Arc::new(Pinned { given, chain }))
+}
+
+fn system_roots() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found
+            .errors
+            .first()
+            .map_or_else(String::new, |e| format!(" ({e})"));
+        let what = format!(
+            "this system has no certificate authorities{why}: name the PEM file of the authority, or of the certificate \
+             itself, that the server shows; or install the system's authorities (ca-certificates); or set upstream_trust, \
+             which lets whoever stands between read logins and data"
+        );
+        return Err(ConfigError::Value {
+            key: "upstream_ca",
+            what,
+        });
+    }
+    Ok(found.certs)
+}
+
+/// Accepts the very certificates that `upstream_ca` holds, whatever name and use stand in them (SQL Server signs its own
+/// without a host name), and what chains to them under the right name.
+#[derive(Debug)]
+struct Pinned {
+    given: Vec<CertificateDer<'static>>,
+    chain: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.given.iter().any(|pinned| pinned == end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.chain
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
 }
 
 /// Accepts any certificate, but not a forged signature: what `upstream_trust` asks for.

@@ -38,7 +38,7 @@ impl<T> Field<T> {
     }
 }
 
-/// The four ENCRYPTION modes, without the certificate bit.
+/// The ENCRYPTION modes, without the certificate bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
     /// 0x00: available, used for the login only.
@@ -49,6 +49,8 @@ pub enum Encryption {
     NotSup,
     /// 0x03: demanded for all.
     Req,
+    /// 0x04: inside TDS 8.0, where nobody looks at it. MS-TDS does not list it; go-mssqldb sends it.
+    Strict,
 }
 
 impl Encryption {
@@ -60,6 +62,7 @@ impl Encryption {
             Self::On => 1,
             Self::NotSup => 2,
             Self::Req => 3,
+            Self::Strict => 4,
         }
     }
 }
@@ -83,7 +86,7 @@ impl EncryptionOption {
         }
     }
 
-    /// From the wire; the EXT bit 0x20 is reserved and ignored. `None` for a mode that MS-TDS does not define.
+    /// From the wire; the EXT bit 0x20 is reserved and ignored. `None` for a mode that nobody defines.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
         let mode = match byte & 0x1F {
@@ -91,6 +94,7 @@ impl EncryptionOption {
             1 => Encryption::On,
             2 => Encryption::NotSup,
             3 => Encryption::Req,
+            4 => Encryption::Strict,
             _ => return None,
         };
         Some(Self {
@@ -278,6 +282,8 @@ pub enum EncryptionPolicy {
     Off,
     /// Has a certificate and forces TLS for all.
     On,
+    /// Takes TDS 8.0 only. A TDS 7 client is led into TLS as by [`EncryptionPolicy::On`], to be told so in its login.
+    Strict,
     /// Has no certificate.
     NotSup,
 }
@@ -318,14 +324,24 @@ pub fn negotiate(client: Option<EncryptionOption>, policy: EncryptionPolicy) -> 
         }
         (_, _, P::NotSup) => (E::NotSup, None),
         (E::Off, _, P::Off) => (E::Off, Some(TlsScope::LoginOnly)),
-        (E::Off, _, P::On) => (E::Req, Some(TlsScope::All)),
-        (E::On | E::Req, _, P::Off | P::On) => (E::On, Some(TlsScope::All)),
-        (E::NotSup, false, P::On) => (E::Req, None),
+        (E::Off, _, P::On | P::Strict) => (E::Req, Some(TlsScope::All)),
+        (E::On | E::Req | E::Strict, _, P::Off | P::On | P::Strict) => (E::On, Some(TlsScope::All)),
+        (E::NotSup, false, P::On | P::Strict) => (E::Req, None),
     };
     Negotiated { answer, scope }
 }
 
-/// What a client that sent `asked` does with a server's answer (facts §3.2, second table). `None`: it must close.
+/// What a TDS 8.0 server answers: TLS is there already, both sides ignore the value [MS-TDS 2.2.6.5]. Drivers that look
+/// all the same accept what they sent, or ON for a demand (facts §3.2).
+#[must_use]
+pub fn strict_answer(client: Option<EncryptionOption>) -> Encryption {
+    match client.map_or(Encryption::NotSup, |option| option.mode) {
+        same @ (Encryption::Off | Encryption::On | Encryption::NotSup) => same,
+        Encryption::Req | Encryption::Strict => Encryption::On,
+    }
+}
+
+/// What a TDS 7 client that sent `asked` does with a server's answer (facts §3.2, second table). `None`: it must close.
 #[must_use]
 pub fn accept(asked: Encryption, answer: Option<EncryptionOption>) -> Option<TlsScope> {
     use Encryption as E;
@@ -333,7 +349,11 @@ pub fn accept(asked: Encryption, answer: Option<EncryptionOption>) -> Option<Tls
     match (asked, answer) {
         (E::Off, E::Off) => Some(TlsScope::LoginOnly),
         (E::Off, E::NotSup) | (E::NotSup, E::NotSup | E::Off) => Some(TlsScope::None),
-        (E::NotSup, E::On | E::Req) | (E::On | E::Req, E::NotSup) | (E::On, E::Off) => None,
+        (E::NotSup, E::On | E::Req)
+        | (E::On | E::Req, E::NotSup)
+        | (E::On, E::Off)
+        | (E::Strict, _)
+        | (_, E::Strict) => None,
         // REQ answered OFF is taken as ON by SqlClient; the server can encrypt, so it is not refused.
         (E::Off | E::On | E::Req, E::On | E::Req) | (E::Req, E::Off) => Some(TlsScope::All),
     }

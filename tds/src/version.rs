@@ -21,6 +21,21 @@ pub enum TdsVersion {
     V8_0,
 }
 
+impl std::fmt::Display for TdsVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V7_0 => "7.0",
+            Self::V7_1 => "7.1",
+            Self::V7_1Rev1 => "7.1 revision 1",
+            Self::V7_2 => "7.2",
+            Self::V7_3A => "7.3A",
+            Self::V7_3B => "7.3B",
+            Self::V7_4 => "7.4",
+            Self::V8_0 => "8.0",
+        })
+    }
+}
+
 impl TdsVersion {
     /// From LOGIN7.TDSVersion, read little-endian. Unknown 7.x values count as the next lower version.
     #[must_use]
@@ -70,6 +85,15 @@ impl TdsVersion {
             Self::V7_0 => 0x0700_0000,
             Self::V7_1 => 0x0701_0000,
             other => other.to_login7(),
+        }
+    }
+
+    /// The version whose token stream this one's is: 8.0 changes the order of TLS and PRELOGIN, and no token.
+    #[must_use]
+    pub const fn stream(self) -> Self {
+        match self {
+            Self::V8_0 => Self::V7_4,
+            other => other,
         }
     }
 

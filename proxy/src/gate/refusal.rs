@@ -33,6 +33,8 @@ pub enum Cause {
     Unmeterable(String),
     /// 50504: the upstream cannot be reached, or went away.
     Upstream(String),
+    /// 50504 state 2: the upstream is there, but it and the gate come to no encryption that both can do.
+    UpstreamEncryption(String),
     /// 50400 state 3: `EXEC weir.…` with a name that the gate does not know.
     UnknownCommand(String),
     /// 50400 state 2: the server answered with something that leads around the gate.
@@ -110,6 +112,14 @@ impl Cause {
                 50504,
                 1,
                 format!("Weir: the SQL Server behind this gateway is not reachable: {why}."),
+            ),
+            Self::UpstreamEncryption(why) => (
+                50504,
+                2,
+                format!(
+                    "Weir: this gateway and the SQL Server behind it come to no encryption: {why}. Tell the operator of this \
+                     gateway."
+                ),
             ),
         };
         Refused {

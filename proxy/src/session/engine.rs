@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::pki_types::ServerName;
 use weir_contracts::entry::{Outcome, UsageRecord};
 use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use super::{
+    encryption::{ClientTls, Renewable, UpstreamTls},
     leg::{Leg, LegError},
     login::Login,
     purse::{LeaseGuard, Purse},
@@ -37,12 +37,12 @@ const SERVER_IN_MIN: usize = 64 * 1024;
 pub struct Settings {
     /// What clients are answered in PRELOGIN.
     pub client_policy: EncryptionPolicy,
-    /// Certificate for clients; without it the policy must be NOT_SUP.
-    pub client_tls: Option<Arc<rustls::ServerConfig>>,
-    /// What the server is asked for.
+    /// Certificate for clients; without it the policy must be NOT_SUP. With it a client may always come by TDS 8.0.
+    pub client_tls: Option<Arc<Renewable<ClientTls>>>,
+    /// What the server is asked for; `Strict` is TDS 8.0.
     pub upstream_encryption: Encryption,
     /// How the server's certificate is verified, and under which name.
-    pub upstream_tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub upstream_tls: Option<Arc<Renewable<UpstreamTls>>>,
     /// What the operator decided about logins; the server's address too.
     pub auth: AuthSettings,
     /// Packet size that the server is asked for; none for what the client asks for.
@@ -190,7 +190,8 @@ impl Session {
             return self.close(SessionEnd::Client(error.to_string()), now);
         }
         if let Err(error) = self.server.ingest() {
-            self.refuse_login(&Cause::Upstream(error.to_string()), now);
+            let cause = self.upstream_broke(&error);
+            self.refuse_login(&cause, now);
             return self.close(SessionEnd::Server(error.to_string()), now);
         }
         let step = match self.phase {
@@ -200,6 +201,13 @@ impl Session {
         };
         if let Err(end) = step {
             self.end_by_fault(end, now);
+        }
+        // Inside TLS a peer says that it has ended before its socket does.
+        if self.client.is_closed() {
+            self.client_closed(now);
+        }
+        if self.server.is_closed() && !self.server_gone {
+            self.server_closed(now);
         }
         self.end_without_server(now);
     }
@@ -278,10 +286,8 @@ impl Session {
         if !self.server_gone || said {
             return;
         }
-        self.refuse_login(
-            &Cause::Upstream("it closed the connection during the login".to_owned()),
-            now,
-        );
+        let cause = self.upstream_left();
+        self.refuse_login(&cause, now);
         self.upstream_lost(now);
         self.close(SessionEnd::Server("it closed the connection".to_owned()), now);
     }
@@ -363,6 +369,7 @@ impl Session {
             return;
         }
         self.abandon(Outcome::Interrupted, now);
+        self.client.say_goodbye();
         self.deadline = None;
         self.actions.clear();
         self.phase = Phase::Closing(end);

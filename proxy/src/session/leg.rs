@@ -1,14 +1,8 @@
-//! One side of a session: its byte buffers and its encryption state. Pure; rustls is fed by hand, record by record.
-//!
-//! In TDS 7.x the TLS handshake travels inside 0x12 packets; afterwards TLS records go bare on the socket, and with
-//! login-only encryption TLS ends after the first packet of LOGIN7 [MS-TDS 2.2.6.5, 3.2.5.3].
+//! One side of a session: its byte buffers and its framing; `channel.rs` holds its encryption. Pure.
 
-use std::io::{self, Read, Write};
-
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rustls::Connection;
 use weir_tds::{
-    error::WireError,
     framer::{Frame, Framer},
     packet::{DEFAULT_PACKET_SIZE, HEADER_LEN, PacketHeader, PacketStatus, PacketType},
     prelogin::TlsScope,
@@ -16,50 +10,16 @@ use weir_tds::{
 
 use zeroize::Zeroize;
 
-use super::out::Out;
+pub use super::channel::{HANDSHAKE_MAX, LegError};
+use super::{
+    channel::{Buffers, Channel},
+    out::Out,
+};
 
 /// Least free space offered to one socket read.
 pub const READ_MIN: usize = 64 * 1024;
-/// Bytes of a TLS record header: type, version, length.
-const TLS_HEADER_LEN: usize = 5;
-/// Largest TLS 1.2 record: 2^14 bytes and at most 2048 bytes of expansion (RFC 5246, 6.2.3).
-const TLS_RECORD_MAX: usize = (1 << 14) + 2048;
-/// Most bytes of handshake that a peer may send before login: bounds memory before anybody is known.
-const HANDSHAKE_MAX: usize = 64 * 1024;
-
-/// Why a leg cannot go on. All are the peer's fault.
-#[derive(Debug, thiserror::Error)]
-pub enum LegError {
-    /// TDS framing is broken.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// TLS refused what came.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// TLS could not be written or read; cannot happen on memory buffers, but is not ignored.
-    #[error("TLS: {0}")]
-    Io(#[from] io::Error),
-    /// Something else than a handshake packet came during the handshake.
-    #[error("expected the TLS handshake in PRELOGIN packets")]
-    NotAHandshake,
-    /// Bytes after the first LOGIN7 packet inside the encrypted part of a login-only connection.
-    #[error("bytes smuggled behind the login packet in its TLS record")]
-    Smuggled,
-    /// The handshake is longer than any real one.
-    #[error("TLS handshake larger than {HANDSHAKE_MAX} bytes")]
-    HandshakeTooLarge,
-}
-
-enum Channel {
-    Clear,
-    Handshake {
-        tls: Box<Connection>,
-        scope: TlsScope,
-        seen: usize,
-    },
-    FirstPacket(Box<Connection>),
-    Tls(Box<Connection>),
-}
+/// The same until the packet size is agreed: what comes before is small, and who sends it is not known.
+const LOGIN_READ_MIN: usize = 4 * 1024;
 
 /// Buffers and encryption of one side.
 pub struct Leg {
@@ -73,6 +33,8 @@ pub struct Leg {
     pub packet_size: u16,
     /// Bytes taken from the socket, all told.
     pub received: u64,
+    read_min: usize,
+    closed: bool,
 }
 
 impl Leg {
@@ -87,6 +49,8 @@ impl Leg {
             framer: Framer::new(DEFAULT_PACKET_SIZE),
             packet_size: DEFAULT_PACKET_SIZE,
             received: 0,
+            read_min: LOGIN_READ_MIN,
+            closed: false,
         }
     }
 
@@ -97,7 +61,7 @@ impl Leg {
         } else {
             &mut self.raw
         };
-        buf.reserve(READ_MIN);
+        buf.reserve(self.read_min);
         buf
     }
 
@@ -120,6 +84,7 @@ impl Leg {
         }
         if self.raw.is_empty() {
             self.raw = BytesMut::new();
+            self.channel.release_idle();
         }
     }
 
@@ -127,32 +92,49 @@ impl Leg {
     pub fn set_packet_size(&mut self, size: u16) {
         self.packet_size = size;
         self.framer.set_max(size);
+        self.read_min = READ_MIN;
     }
 
     /// True while a handshake goes on.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        matches!(self.channel, Channel::Handshake { .. })
+        matches!(self.channel, Channel::Handshake(_))
     }
 
     /// True if bytes are encrypted to the end of the connection.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
-        matches!(self.channel, Channel::Tls(_))
+        matches!(self.channel, Channel::Tls { .. })
     }
 
-    /// Begins the wrapped handshake. A client-side connection sends its first flight at once.
+    /// True if all is encrypted from the first byte on: TDS 8.0.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        matches!(self.channel, Channel::Tls { strict: true, .. })
+    }
+
+    /// True once the peer has said inside TLS that nothing follows.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Begins TLS. With a scope, the handshake goes in PRELOGIN packets, as TDS 7 has it, and nothing may have come that
+    /// the peer could only have sent without waiting; without one it goes on the bare socket, as TDS 8.0 has it, and what
+    /// has come is its beginning. A client side sends its first flight at once.
     ///
     /// # Errors
-    /// As [`LegError::Tls`].
-    pub fn start_tls(&mut self, tls: Connection, scope: TlsScope) -> Result<(), LegError> {
+    /// As [`LegError::Tls`] and [`LegError::TooEarly`].
+    pub fn start_tls(&mut self, tls: Connection, scope: Option<TlsScope>) -> Result<(), LegError> {
+        if scope.is_some() && !self.plain.is_empty() {
+            return Err(LegError::TooEarly);
+        }
         self.raw.unsplit(self.plain.split());
-        self.channel = Channel::Handshake {
-            tls: Box::new(tls),
-            scope,
-            seen: 0,
+        self.channel = match scope {
+            Some(scope) => Channel::wrapped(tls, scope),
+            None => Channel::bare(tls),
         };
-        self.flush_handshake()?;
+        self.channel.begin(&mut self.out)?;
         self.ingest()
     }
 
@@ -161,133 +143,18 @@ impl Leg {
     /// # Errors
     /// When the peer broke TLS or the handshake's wrapping.
     pub fn ingest(&mut self) -> Result<(), LegError> {
-        loop {
-            let progressed = match self.channel {
-                Channel::Clear => {
-                    if !self.raw.is_empty() {
-                        self.plain.unsplit(self.raw.split());
-                    }
-                    return Ok(());
-                }
-                Channel::Handshake { .. } => self.ingest_handshake()?,
-                Channel::FirstPacket(_) | Channel::Tls(_) => self.ingest_record()?,
-            };
-            if !progressed {
-                return Ok(());
-            }
-        }
-    }
-
-    fn ingest_handshake(&mut self) -> Result<bool, LegError> {
-        let Some(header) = PacketHeader::parse(&self.raw)? else {
-            return Ok(false);
+        let mut buffers = Buffers {
+            raw: &mut self.raw,
+            plain: &mut self.plain,
+            out: &mut self.out,
         };
-        if !matches!(header.kind, PacketType::Prelogin | PacketType::TabularResult) {
-            return Err(LegError::NotAHandshake);
-        }
-        let length = usize::from(header.length);
-        if self.raw.len() < length {
-            return Ok(false);
-        }
-        let mut body = self.raw.split_to(length).freeze();
-        body.advance(HEADER_LEN);
-        let Channel::Handshake { tls, seen, .. } = &mut self.channel else {
-            return Ok(false);
-        };
-        *seen += body.len();
-        if *seen > HANDSHAKE_MAX {
-            return Err(LegError::HandshakeTooLarge);
-        }
-        let mut reader = body.reader();
-        while reader.get_ref().has_remaining() {
-            tls.read_tls(&mut reader)?;
-            if let Err(error) = tls.process_new_packets() {
-                // The alert that tells the peer why is sent before the close.
-                let _alert_sent = self.flush_handshake();
-                return Err(error.into());
-            }
-        }
-        self.flush_handshake()?;
-        self.finish_handshake();
-        Ok(true)
-    }
-
-    /// Sends what TLS has to say, wrapped in 0x12 packets.
-    fn flush_handshake(&mut self) -> Result<(), LegError> {
-        let Channel::Handshake { tls, .. } = &mut self.channel else {
-            return Ok(());
-        };
-        let mut flight = Vec::new();
-        while tls.wants_write() {
-            tls.write_tls(&mut flight)?;
-        }
-        if !flight.is_empty() {
-            let mut wrapped = BytesMut::with_capacity(flight.len() + HEADER_LEN);
-            let size = DEFAULT_PACKET_SIZE;
-            let status = PacketStatus::NORMAL;
-            weir_tds::message::write_message(&mut wrapped, PacketType::Prelogin, status, size, 0, 0, &flight);
-            self.out.push(wrapped.freeze());
-        }
+        self.closed |= self.channel.ingest(&mut buffers)?;
         Ok(())
     }
 
-    fn finish_handshake(&mut self) {
-        let done = matches!(&self.channel, Channel::Handshake { tls, .. } if !tls.is_handshaking());
-        if !done {
-            return;
-        }
-        if let Channel::Handshake { tls, scope, .. } = std::mem::replace(&mut self.channel, Channel::Clear) {
-            self.channel = match scope {
-                TlsScope::LoginOnly => Channel::FirstPacket(tls),
-                TlsScope::All => Channel::Tls(tls),
-                TlsScope::None => Channel::Clear,
-            };
-        }
-    }
-
-    /// Decrypts one record. With login-only encryption TLS ends with the record that completes the first packet.
-    fn ingest_record(&mut self) -> Result<bool, LegError> {
-        let Some(&[_, _, _, l0, l1]) = self.raw.first_chunk::<TLS_HEADER_LEN>() else {
-            return Ok(false);
-        };
-        let length = TLS_HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1]));
-        if length > TLS_HEADER_LEN + TLS_RECORD_MAX {
-            return Err(rustls::Error::General("record too large".to_owned()).into());
-        }
-        if self.raw.len() < length {
-            return Ok(false);
-        }
-        let (Channel::FirstPacket(tls) | Channel::Tls(tls)) = &mut self.channel else {
-            return Ok(false);
-        };
-        let mut record = self.raw.split_to(length).reader();
-        while record.get_ref().has_remaining() {
-            tls.read_tls(&mut record)?;
-        }
-        let state = tls.process_new_packets()?;
-        let start = self.plain.len();
-        self.plain.resize(start + state.plaintext_bytes_to_read(), 0);
-        if let Some(space) = self.plain.get_mut(start..) {
-            tls.reader().read_exact(space)?;
-        }
-        if matches!(self.channel, Channel::FirstPacket(_)) {
-            self.end_login_only()?;
-        }
-        Ok(true)
-    }
-
-    fn end_login_only(&mut self) -> Result<(), LegError> {
-        let Some(header) = PacketHeader::parse(&self.plain)? else {
-            return Ok(());
-        };
-        let length = usize::from(header.length);
-        if self.plain.len() > length {
-            return Err(LegError::Smuggled);
-        }
-        if self.plain.len() == length {
-            self.channel = Channel::Clear;
-        }
-        Ok(())
+    /// Tells the peer inside TLS that nothing follows.
+    pub fn say_goodbye(&mut self) {
+        self.channel.say_goodbye(&mut self.out);
     }
 
     /// The next whole packet's header, if the packet is there.
@@ -328,27 +195,8 @@ impl Leg {
     /// # Errors
     /// Only when TLS cannot encrypt any more (2^64 records).
     pub fn send(&mut self, packet: Bytes) -> Result<(), LegError> {
-        if matches!(self.channel, Channel::FirstPacket(_) | Channel::Tls(_)) {
-            return self.encrypt(&packet);
-        }
-        self.out.push(packet);
-        Ok(())
-    }
-
-    fn encrypt(&mut self, packet: &[u8]) -> Result<(), LegError> {
-        let (Channel::FirstPacket(tls) | Channel::Tls(tls)) = &mut self.channel else {
-            self.out.push(Bytes::copy_from_slice(packet));
-            return Ok(());
-        };
-        tls.writer().write_all(packet)?;
-        let mut record = Vec::with_capacity(packet.len() + 64);
-        while tls.wants_write() {
-            tls.write_tls(&mut record)?;
-        }
-        self.out.push(record.into());
-        if matches!(self.channel, Channel::FirstPacket(_)) {
-            self.channel = Channel::Clear;
-        }
+        let sealed = self.channel.seal(&packet)?;
+        self.out.push(sealed.unwrap_or(packet));
         Ok(())
     }
 
@@ -379,7 +227,9 @@ impl Leg {
         let mut rest = &packets[..];
         while let Some(header) = PacketHeader::parse(rest)? {
             let (packet, later) = rest.split_at(usize::from(header.length).min(rest.len()));
-            self.encrypt(packet)?;
+            let sealed = self.channel.seal(packet)?;
+            self.out
+                .push(sealed.unwrap_or_else(|| Bytes::copy_from_slice(packet)));
             rest = later;
         }
         packets.as_mut().zeroize();

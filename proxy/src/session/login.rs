@@ -5,12 +5,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use rustls::Connection;
 use weir_tds::{
     login7::{LOGIN7_MAX, Login7, feature},
     message::{FIRST_PACKET_ID, MessageBuf},
     packet::{DEFAULT_PACKET_SIZE, PacketStatus, PacketType},
-    prelogin::{self, Encryption, Field, PRELOGIN_MAX, Prelogin, TlsScope},
+    prelogin::{self, Encryption, Field, Negotiated, PRELOGIN_MAX, Prelogin, TlsScope},
     version::TdsVersion,
 };
 
@@ -20,6 +19,7 @@ use super::{
     engine::{Action, Event, Phase, Session, SessionEnd},
     leg::Message,
     login_response::{self, LoginResponse},
+    login_tls,
     packet_size::{self, PacketSizes},
     purse::{Payer, Purse},
     relay::Relay,
@@ -47,12 +47,14 @@ const FEATURES_PASSED: &[u8] = &[
 
 /// How far the login is.
 #[derive(Default)]
-enum Stage {
+pub(super) enum Stage {
     #[default]
     ExpectPrelogin,
     ExpectLogin7,
     AwaitAdmission,
     AwaitConnection,
+    /// TDS 8.0: TLS comes before PRELOGIN.
+    StrictHandshake,
     ExpectServerPrelogin,
     ServerHandshake,
     ExpectLoginResponse,
@@ -68,7 +70,7 @@ struct Granted {
 /// Everything that is gathered until the session is ready.
 #[derive(Default)]
 pub(super) struct Login {
-    stage: Stage,
+    pub(super) stage: Stage,
     /// What the client's message in hand has so far; wiped when dropped.
     collected: Zeroizing<Vec<u8>>,
     message: Option<MessageBuf>,
@@ -89,11 +91,11 @@ impl Login {
     }
 }
 
-fn client_fault(error: impl ToString) -> SessionEnd {
+pub(super) fn client_fault(error: impl ToString) -> SessionEnd {
     SessionEnd::Client(error.to_string())
 }
 
-fn server_fault(error: impl ToString) -> SessionEnd {
+pub(super) fn server_fault(error: impl ToString) -> SessionEnd {
     SessionEnd::Server(error.to_string())
 }
 
@@ -115,6 +117,7 @@ impl Session {
                 Stage::ExpectPrelogin => self.expect_prelogin()?,
                 Stage::ExpectLogin7 => self.expect_login7(now)?,
                 Stage::AwaitAdmission | Stage::AwaitConnection | Stage::AwaitSession => false,
+                Stage::StrictHandshake => self.greet_inside_tls()?,
                 Stage::ExpectServerPrelogin => self.expect_server_prelogin(now)?,
                 Stage::ServerHandshake => self.server_handshake()?,
                 Stage::ExpectLoginResponse => self.expect_login_response(now)?,
@@ -189,12 +192,12 @@ impl Session {
                 }
                 return Ok(true);
             }
-            Some(0x16) => {
-                return Err(client_fault(
-                    "TDS 8.0 (TLS first) is not offered by this listener",
-                ));
+            // TDS 8.0: TLS first, all the rest inside it (facts 2.1).
+            Some(0x16) if !self.client.is_strict() => {
+                self.start_client_tls(None)?;
+                return Ok(true);
             }
-            Some(byte) => return Err(client_fault(format!("first byte 0x{byte:02x} is not TDS 7"))),
+            Some(byte) => return Err(client_fault(format!("first byte 0x{byte:02x} is not TDS"))),
         }
         let Some(body) = self.client_message(PacketType::Prelogin, PRELOGIN_MAX)? else {
             return Ok(false);
@@ -205,7 +208,14 @@ impl Session {
     }
 
     fn answer_prelogin(&mut self, asked: Prelogin) -> Result<(), SessionEnd> {
-        let negotiated = prelogin::negotiate(asked.encryption, self.settings.client_policy);
+        let negotiated = if self.client.is_strict() {
+            Negotiated {
+                answer: prelogin::strict_answer(asked.encryption),
+                scope: Some(TlsScope::None),
+            }
+        } else {
+            prelogin::negotiate(asked.encryption, self.settings.client_policy)
+        };
         let answer = Prelogin {
             version: self.settings.product_version,
             encryption: Some(prelogin::EncryptionOption::plain(negotiated.answer)),
@@ -230,13 +240,7 @@ impl Session {
             return Err(client_fault("client and gate agree on no encryption"));
         };
         if scope != TlsScope::None {
-            let Some(config) = self.settings.client_tls.clone() else {
-                return Err(SessionEnd::Gate("no certificate is configured".to_owned()));
-            };
-            let tls = rustls::ServerConnection::new(config).map_err(|e| SessionEnd::Gate(e.to_string()))?;
-            self.client
-                .start_tls(Connection::Server(tls), scope)
-                .map_err(client_fault)?;
+            self.start_client_tls(Some(scope))?;
         }
         if let Some(login) = self.login() {
             login.client_prelogin = Some(asked);
@@ -253,7 +257,7 @@ impl Session {
             return Ok(false);
         };
         let login7 = Login7::parse(&body).map_err(client_fault)?;
-        let refusal = refuse_login7(&login7);
+        let refusal = self.too_clear().or_else(|| refuse_login7(&login7));
         let facts = TenantFacts {
             login: login7.user_name.clone(),
             database: login7.database.clone(),
@@ -271,9 +275,28 @@ impl Session {
         Ok(true)
     }
 
-    /// The server's socket is open: says PRELOGIN to it.
+    /// The server's socket is open: says PRELOGIN to it, after TLS where that is TDS 8.0.
     fn greet_server(&mut self) -> Result<(), SessionEnd> {
-        let encryption = prelogin::EncryptionOption::plain(self.settings.upstream_encryption);
+        if self.settings.upstream_encryption != Encryption::Strict {
+            return self.say_prelogin(self.settings.upstream_encryption);
+        }
+        if let Some(login) = self.login() {
+            login.stage = Stage::StrictHandshake;
+        }
+        self.start_upstream_tls(None)
+    }
+
+    /// As SqlClient says it: nobody looks at ENCRYPTION inside TDS 8.0, and NOT_SUP asks for no second TLS.
+    fn greet_inside_tls(&mut self) -> Result<bool, SessionEnd> {
+        if self.server.is_handshaking() {
+            return Ok(false);
+        }
+        self.say_prelogin(Encryption::NotSup)?;
+        Ok(true)
+    }
+
+    fn say_prelogin(&mut self, encryption: Encryption) -> Result<(), SessionEnd> {
+        let encryption = prelogin::EncryptionOption::plain(encryption);
         let Some(login) = self.login() else {
             return Ok(());
         };
@@ -304,34 +327,30 @@ impl Session {
         }
         let answer = Prelogin::parse(body).map_err(server_fault)?;
         let asked = self.settings.upstream_encryption;
-        let Some(scope) = prelogin::accept(asked, answer.encryption) else {
-            return self.upstream_refused(
-                "it and the gate agree on no encryption; check upstream.encryption",
-                now,
-            );
-        };
-        if asked != Encryption::NotSup && scope == TlsScope::None {
-            return self.upstream_refused("it offers no encryption, which upstream.encryption asks for", now);
-        }
-        if scope != TlsScope::None {
-            self.start_upstream_tls(scope)?;
+        if asked != Encryption::Strict {
+            let why = match prelogin::accept(asked, answer.encryption) {
+                None if asked == Encryption::NotSup => {
+                    "it demands encryption; set upstream_encryption to full"
+                }
+                None => "it offers no encryption, and upstream_encryption asks for it",
+                Some(TlsScope::None) if asked != Encryption::NotSup => {
+                    "it offers no encryption, and upstream_encryption asks for it"
+                }
+                Some(TlsScope::None) => "",
+                Some(scope) => {
+                    self.start_upstream_tls(Some(scope))?;
+                    ""
+                }
+            };
+            if !why.is_empty() {
+                self.refuse_login(&Cause::UpstreamEncryption(why.to_owned()), now);
+                return Ok(false);
+            }
         }
         if let Some(login) = self.login() {
             login.stage = Stage::ServerHandshake;
         }
         Ok(true)
-    }
-
-    fn start_upstream_tls(&mut self, scope: TlsScope) -> Result<(), SessionEnd> {
-        let Some((config, name)) = self.settings.upstream_tls.clone() else {
-            return Err(SessionEnd::Gate(
-                "the server wants encryption, but no upstream TLS is configured".to_owned(),
-            ));
-        };
-        let tls = rustls::ClientConnection::new(config, name).map_err(|e| SessionEnd::Gate(e.to_string()))?;
-        self.server
-            .start_tls(Connection::Client(tls), scope)
-            .map_err(server_fault)
     }
 
     fn upstream_refused(&mut self, why: &str, now: Instant) -> Result<bool, SessionEnd> {
@@ -354,6 +373,8 @@ impl Session {
         login7.packet_size = sizes.ask_server();
         rewrite_login7(&mut login7, name);
         login.stage = Stage::ExpectLoginResponse;
+        let asked = login7.version().unwrap_or(TdsVersion::V7_4);
+        login7.tds_version = login_tls::version_to_server(asked, self.server.is_strict()).to_login7();
         let body = login7.encode().map_err(client_fault)?;
         self.send_server_message(PacketType::Login7, &body)?;
         Ok(true)
@@ -396,6 +417,12 @@ impl Session {
                 return Ok(());
             }
         };
+        let most = self.packet_sizes().server_most;
+        if response.packet_sizes.is_some_and(|(_, granted)| granted > most) {
+            let why = format!("it grants packets of more than {most} bytes, which no TLS record holds");
+            self.refuse_login(&Cause::UpstreamEncryption(why), now);
+            return Ok(());
+        }
         if !response.logged_in {
             self.send_login_response(&response, spid)?;
             self.close(SessionEnd::Closed, now);

@@ -9,6 +9,7 @@ use weir_tds::{
     walker::{Budget, Step, Walker, WalkerOptions},
 };
 
+use super::login_tls;
 use super::packet_size::PacketSizes;
 use crate::gate::Cause;
 
@@ -36,13 +37,14 @@ pub(super) fn read(
 ) -> Result<LoginResponse, Cause> {
     let unreadable =
         |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response cannot be read: {e}"));
-    let mut walker = Walker::new(WalkerOptions::new(asked_version));
+    let mut walker = Walker::new(WalkerOptions::new(asked_version.stream()));
     let mut read = Reading {
         kept: BytesMut::with_capacity(body.len()),
         logged_in: false,
         sizes,
         packet_sizes: None,
-        options: WalkerOptions::new(asked_version),
+        asked: asked_version,
+        options: WalkerOptions::new(asked_version.stream()),
     };
     let mut rest = body;
     while !rest.is_empty() {
@@ -83,7 +85,11 @@ pub(super) fn read(
     })
 }
 
+/// Where LOGINACK has its version: behind type, length and interface [MS-TDS 2.2.7.14].
+const LOGIN_ACK_VERSION: usize = 4;
+
 struct Reading {
+    asked: TdsVersion,
     kept: BytesMut,
     logged_in: bool,
     sizes: PacketSizes,
@@ -117,7 +123,23 @@ impl Reading {
                     let known = format!("its TDS version 0x{:08x} is not known", ack.raw_version);
                     return Err(Cause::Upstream(known));
                 };
-                self.options.version = version;
+                self.options.version = version.stream();
+                let Some(told) = login_tls::version_to_client(self.asked, version) else {
+                    return Err(Cause::UpstreamEncryption(format!(
+                        "the server answers in TDS {version}, and the driver reads no newer than {}",
+                        self.asked
+                    )));
+                };
+                self.kept.extend_from_slice(bytes);
+                if let Some(place) = self.kept.len().checked_sub(bytes.len())
+                    && let Some(field) = self
+                        .kept
+                        .get_mut(place + LOGIN_ACK_VERSION..)
+                        .and_then(|b| b.first_chunk_mut())
+                {
+                    *field = told.to_login_ack().to_be_bytes();
+                }
+                return Ok(());
             }
             TokenKind::FeatureExtAck => return self.features(bytes, asked),
             TokenKind::Sspi | TokenKind::FedAuthInfo => {

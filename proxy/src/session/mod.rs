@@ -3,21 +3,25 @@
 //! | file | what |
 //! |---|---|
 //! | `engine.rs` | the session: phases, actions out, events in |
-//! | `login.rs`, `login_response.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
+//! | `login.rs`, `login_tls.rs`, `login_response.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
 //! | `relay.rs` | a logged-in session: the open request and what both sides are owed |
 //! | `upload.rs` | client → server: requests, admission, ATTENTION |
 //! | `download.rs` | server → client: walk, pay, forward |
 //! | `packet_size.rs`, `repacket.rs` | the size of packets on each leg; cutting messages anew where they differ |
 //! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
-//! | `leg.rs`, `out.rs` | buffers and TLS of one side |
+//! | `leg.rs`, `out.rs` | buffers and framing of one side |
+//! | `channel.rs`, `encryption.rs` | its TLS; the configurations that sessions share (RFD 16) |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 
+mod channel;
 mod cut;
 mod download;
+pub mod encryption;
 pub mod engine;
 pub mod leg;
 mod login;
 mod login_response;
+mod login_tls;
 pub mod meter;
 pub mod out;
 mod packet_size;

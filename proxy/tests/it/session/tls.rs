@@ -11,7 +11,13 @@ use rustls::{
     pki_types::{PrivateKeyDer, ServerName},
     version::TLS12,
 };
-use weir_proxy::{ports::billing::Mode, session::Settings};
+use weir_proxy::{
+    ports::billing::Mode,
+    session::{
+        Settings,
+        encryption::{ClientTls, Renewable, UpstreamTls},
+    },
+};
 use weir_tds::{
     build::TokenBuf,
     login7::Login7,
@@ -136,9 +142,20 @@ fn shake_server(bench: &mut Bench, peer: &mut Peer, piece: usize) {
 fn offering(server: &Arc<ServerConfig>) -> Settings {
     Settings {
         client_policy: EncryptionPolicy::Off,
-        client_tls: Some(Arc::clone(server)),
+        client_tls: Some(Arc::new(Renewable::new(ClientTls {
+            tds7: Arc::clone(server),
+            tds8: Arc::clone(server),
+        }))),
         ..settings()
     }
+}
+
+fn towards(client: &Arc<ClientConfig>) -> Arc<Renewable<UpstreamTls>> {
+    Arc::new(Renewable::new(UpstreamTls {
+        tds7: Arc::clone(client),
+        tds8: Arc::clone(client),
+        name: ServerName::try_from("localhost").unwrap(),
+    }))
 }
 
 fn logged_in_tokens() -> Vec<u8> {
@@ -262,10 +279,9 @@ fn the_servers_leg_is_encrypted_by_its_own_rule() {
     let (server, client) = key_pair();
     for (asked, full) in [(Encryption::Off, false), (Encryption::On, true)] {
         for piece in [3, 4096] {
-            let name = ServerName::try_from("localhost").unwrap();
             let settings = Settings {
                 upstream_encryption: asked,
-                upstream_tls: Some((Arc::clone(&client), name)),
+                upstream_tls: Some(towards(&client)),
                 ..settings()
             };
             let mut bench = Bench::with(settings, ROW);
@@ -325,10 +341,9 @@ fn the_servers_leg_is_encrypted_by_its_own_rule() {
 #[test]
 fn a_server_that_offers_less_than_is_asked_for_gets_no_login() {
     let (_, client) = key_pair();
-    let name = ServerName::try_from("localhost").unwrap();
     let settings = Settings {
         upstream_encryption: Encryption::Off,
-        upstream_tls: Some((client, name)),
+        upstream_tls: Some(towards(&client)),
         ..settings()
     };
     let mut bench = Bench::with(settings, ROW);
