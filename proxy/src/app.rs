@@ -8,12 +8,12 @@ use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use crate::{
     adapters::{billing_grpc::BillingGrpc, system_clock::SystemClock},
-    config::{ClientEncryption, Config, ConfigError, UpstreamEncryption},
+    config::{ClientEncryption, Config, ConfigError, MarsPolicy, UpstreamEncryption},
     credit::{Credit, CreditOptions},
     driver::World,
     journal::{Journal, JournalError, JournalOptions},
     listener, outboxes,
-    session::{Settings, encryption::Renewable},
+    session::{MarsOffer, Settings, encryption::Renewable},
     ship::Shipper,
     tls,
 };
@@ -178,6 +178,7 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
         upstream_tls: tls::for_upstream(config)?.map(|tls| Arc::new(Renewable::new(tls))),
         auth: config.auth()?,
         upstream_packet_size: Some(config.upstream_packet_size).filter(|size| *size > 0),
+        mars: MarsOffer::new(config.mars == MarsPolicy::Offered),
         chunk_bytes: config.chunk_bytes,
         login_deadline: Duration::from_millis(config.login_deadline_ms),
         cut_deadline: Duration::from_millis(config.cut_deadline_ms),

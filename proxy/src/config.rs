@@ -84,6 +84,17 @@ pub enum UpstreamEncryption {
     Strict,
 }
 
+/// Whether clients may have several sessions on one connection (MARS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum MarsPolicy {
+    /// Whoever asks for it gets it, as long as the server speaks it.
+    #[default]
+    Offered,
+    /// Nobody: for a server that does not speak it.
+    Off,
+}
+
 /// What the proxy needs to start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +125,8 @@ pub struct Config {
     pub tls_cert: Option<PathBuf>,
     /// PEM private key for clients.
     pub tls_key: Option<PathBuf>,
+    /// Whether clients are offered MARS.
+    pub mars: MarsPolicy,
     /// Encryption on the server's side.
     pub upstream_encryption: UpstreamEncryption,
     /// PEM certificates that the server's certificate must chain to, or be. Without it: the system's roots.
@@ -158,6 +171,7 @@ impl Default for Config {
             client_encryption: ClientEncryption::default(),
             tls_cert: None,
             tls_key: None,
+            mars: MarsPolicy::default(),
             upstream_encryption: UpstreamEncryption::default(),
             upstream_ca: None,
             upstream_host_name: None,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use weir_contracts::ids::AccountId;
 
 use crate::session::{
-    engine::{Action, Closing, Event, Session, SessionEnd, Settings},
+    engine::{Action, Chunk, Closing, Event, LaneId, Session, SessionEnd, Settings},
     leg::Leg,
     out::{Out, PIECES_PER_WRITE},
 };
@@ -95,7 +95,7 @@ pub(crate) async fn run(client: TcpStream, world: Arc<World>, stop: Cancellation
         world,
         job: None,
         tenant: None,
-        slot: None,
+        slots: Slots::default(),
         session: None,
         stopping: false,
     };
@@ -107,7 +107,7 @@ pub(crate) async fn run(client: TcpStream, world: Arc<World>, stop: Cancellation
 
 struct Driver {
     /// First, so that it is dropped first: by a panic, too, its record must come before the core's hold on the lease goes.
-    slot: Option<Slot>,
+    slots: Slots,
     core: Session,
     client: TcpStream,
     server: Option<TcpStream>,
@@ -117,6 +117,32 @@ struct Driver {
     stopping: bool,
     /// Last, so that it is dropped when no slot names it any more.
     session: Option<OpenSession>,
+}
+
+/// The journal slots of the responses that are open: one, or with MARS one for each session that has one open.
+#[derive(Default)]
+struct Slots {
+    plain: Option<Slot>,
+    /// At most as many as sessions on the connection.
+    mars: Vec<(LaneId, Slot)>,
+}
+
+impl Slots {
+    fn take(&mut self, lane: LaneId) -> Option<Slot> {
+        if lane == LaneId::PLAIN {
+            return self.plain.take();
+        }
+        let at = self.mars.iter().position(|(of, _)| *of == lane)?;
+        Some(self.mars.swap_remove(at).1)
+    }
+
+    fn put(&mut self, lane: LaneId, slot: Slot) {
+        if lane == LaneId::PLAIN {
+            self.plain = Some(slot);
+        } else {
+            self.mars.push((lane, slot));
+        }
+    }
 }
 
 /// What a turn waited for.
@@ -141,7 +167,7 @@ impl Driver {
             if let Some(end) = self.core.take_end() {
                 return end;
             }
-            if self.core.is_runnable() {
+            if self.core.is_runnable(now) {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -231,13 +257,13 @@ impl Driver {
     /// Journals what ended and what is about to be delivered, then writes what the sockets take at once.
     async fn journal_then_write(&mut self) -> io::Result<()> {
         self.append_closings().await?;
-        if let Some((head, state)) = self.core.take_chunk() {
-            let mut slot = match self.slot.take() {
+        while let Some(Chunk { lane, head, state }) = self.core.take_chunk() {
+            let mut slot = match self.slots.take(lane) {
                 Some(slot) => slot,
                 None => self.open_slot(head)?,
             };
             let written = slot.write(&state);
-            self.slot = Some(slot);
+            self.slots.put(lane, slot);
             written?;
         }
         if let Err(error) = write(&self.client, &mut self.core.client().out) {
@@ -254,8 +280,14 @@ impl Driver {
     }
 
     async fn append_closings(&mut self) -> io::Result<()> {
-        for Closing { head, record, guard } in self.core.take_closings() {
-            let slot = match self.slot.take() {
+        for closing in self.core.take_closings() {
+            let Closing {
+                lane,
+                head,
+                record,
+                guard,
+            } = closing;
+            let slot = match self.slots.take(lane) {
                 Some(slot) => slot,
                 None => self.open_slot(head)?,
             };
@@ -305,7 +337,7 @@ impl Driver {
             // The slot stays on disk: the next start makes an `interrupted` record of it.
             tracing::error!(%error, "a usage record could not be appended to the journal");
         }
-        self.slot = None;
+        self.slots = Slots::default();
         self.session = None;
         self.server = None;
     }

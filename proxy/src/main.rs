@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use weir_proxy::{
     Config, StartError,
-    config::{ClientEncryption, ConfigError, UpstreamEncryption},
+    config::{ClientEncryption, ConfigError, MarsPolicy, UpstreamEncryption},
 };
 
 /// Exit code of a failure at run time.
@@ -91,6 +91,10 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_TLS_KEY")]
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_key: Option<PathBuf>,
+    /// offered or off.
+    #[arg(long, global = true, env = "WEIR_MARS", value_parser = parse_key::<MarsPolicy>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mars: Option<MarsPolicy>,
     /// none, login-only, full or strict.
     #[arg(long, global = true, env = "WEIR_UPSTREAM_ENCRYPTION", value_parser = parse_key::<UpstreamEncryption>)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,7 @@ mod documents;
 mod messages;
 mod mutations;
 mod names;
+mod smp;
 mod sources;
 mod token_fields;
 mod tree;

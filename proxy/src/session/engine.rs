@@ -13,6 +13,8 @@ use super::{
     encryption::{ClientTls, Renewable, UpstreamTls},
     leg::{Leg, LegError},
     login::Login,
+    mux::Mux,
+    mux_offer::MarsOffer,
     purse::{LeaseGuard, Purse},
     relay::Relay,
 };
@@ -47,6 +49,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// Packet size that the server is asked for; none for what the client asks for.
     pub upstream_packet_size: Option<u16>,
+    /// Whether clients are offered MARS.
+    pub mars: MarsOffer,
     /// Token-stream bytes that are paid and journaled together before the first of them is written.
     pub chunk_bytes: usize,
     /// From accept to the end of the login.
@@ -103,8 +107,29 @@ pub enum Event {
     Credit(More),
 }
 
+/// Names one of the sessions that share a connection (MARS): each has a journal slot of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneId(pub u32);
+
+impl LaneId {
+    /// The one session of a connection without MARS.
+    pub const PLAIN: Self = Self(0);
+}
+
+/// A journal state that must be written before anything that waits for the client's socket.
+pub struct Chunk {
+    /// Whose slot.
+    pub lane: LaneId,
+    /// The slot, if none was opened yet.
+    pub head: SlotHead,
+    /// What it must hold.
+    pub state: SlotState,
+}
+
 /// A record to append to the journal now.
 pub struct Closing {
+    /// Whose slot it closes.
+    pub lane: LaneId,
     /// Its slot, if none was opened yet.
     pub head: SlotHead,
     /// The record.
@@ -136,6 +161,7 @@ pub enum SessionEnd {
 pub(super) enum Phase {
     Login(Box<Login>),
     Ready(Box<Relay>),
+    Mars(Box<Mux>),
     /// What is queued for the client is still written, then both sockets are closed.
     Closing(SessionEnd),
 }
@@ -196,7 +222,7 @@ impl Session {
         }
         let step = match self.phase {
             Phase::Login(_) => self.run_login(now),
-            Phase::Ready(_) => self.run_relay(now),
+            Phase::Ready(_) | Phase::Mars(_) => self.run_relay(now),
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
@@ -216,7 +242,7 @@ impl Session {
     pub fn on_event(&mut self, event: Event, now: Instant) {
         let step = match self.phase {
             Phase::Login(_) => self.on_login_event(event, now),
-            Phase::Ready(_) => self.on_relay_event(event, now),
+            Phase::Ready(_) | Phase::Mars(_) => self.on_relay_event(event, now),
             Phase::Closing(_) => Ok(()),
         };
         if let Err(end) = step {
@@ -232,12 +258,19 @@ impl Session {
     /// When [`Session::on_deadline`] must be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline.map(|(at, _)| at)
+        self.first_deadline().map(|(at, _)| at)
+    }
+
+    fn first_deadline(&self) -> Option<(Instant, &'static str)> {
+        match &self.phase {
+            Phase::Mars(mux) => mux.deadline(),
+            _ => self.deadline,
+        }
     }
 
     /// A deadline has passed.
     pub fn on_deadline(&mut self, now: Instant) {
-        let Some((at, what)) = self.deadline else {
+        let Some((at, what)) = self.first_deadline() else {
             return;
         };
         if now >= at {
@@ -251,9 +284,14 @@ impl Session {
         }
     }
 
-    /// The journal state that must be written before anything that waits for the client's socket.
-    pub fn take_chunk(&mut self) -> Option<(SlotHead, SlotState)> {
-        self.chunk.take()
+    /// A journal state that must be written before anything that waits for the client's socket; ask until there is none.
+    pub fn take_chunk(&mut self) -> Option<Chunk> {
+        if let Phase::Mars(mux) = &mut self.phase {
+            return mux.take_chunk();
+        }
+        let (head, state) = self.chunk.take()?;
+        let lane = LaneId::PLAIN;
+        Some(Chunk { lane, head, state })
     }
 
     /// Records that must be appended to the journal now.
@@ -281,6 +319,7 @@ impl Session {
                 relay.finished.is_some()
                     || relay.open.is_some() && matches!(self.server.peek_packet(), Ok(Some(_)))
             }
+            Phase::Mars(mux) => mux.has_unread(),
             Phase::Login(_) | Phase::Closing(_) => false,
         };
         if !self.server_gone || said {
@@ -318,9 +357,12 @@ impl Session {
 
     /// A session between two requests holds no read buffer.
     pub fn release_idle(&mut self) {
-        if let Phase::Ready(relay) = &self.phase
-            && !relay.is_busy()
-        {
+        let idle = match &self.phase {
+            Phase::Ready(relay) => !relay.is_busy(),
+            Phase::Mars(mux) => !mux.is_busy(),
+            Phase::Login(_) | Phase::Closing(_) => false,
+        };
+        if idle {
             self.client.release_idle();
             self.server.release_idle();
         }
@@ -328,10 +370,13 @@ impl Session {
 
     /// True if another [`Session::run`] would get on without anything from outside.
     #[must_use]
-    pub fn is_runnable(&self) -> bool {
-        match &self.phase {
-            Phase::Ready(relay) => relay.is_runnable(&self.client, &self.server, self.settings.chunk_bytes),
-            Phase::Login(_) | Phase::Closing(_) => false,
+    pub fn is_runnable(&mut self, now: Instant) -> bool {
+        match self.phase_and_context(now) {
+            (Phase::Ready(relay), cx) => {
+                relay.is_runnable(cx.client, cx.server, cx.settings.chunk_bytes, cx.server_out_max)
+            }
+            (Phase::Mars(mux), cx) => mux.is_runnable(&cx),
+            (Phase::Login(_) | Phase::Closing(_), _) => false,
         }
     }
 
@@ -339,7 +384,8 @@ impl Session {
     pub fn stop(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Ready(relay) if relay.is_busy() => relay.ending = true,
-            Phase::Ready(_) | Phase::Login(_) => self.close(SessionEnd::Closed, now),
+            Phase::Mars(mux) if mux.is_busy() => mux.stop(),
+            Phase::Ready(_) | Phase::Mars(_) | Phase::Login(_) => self.close(SessionEnd::Closed, now),
             Phase::Closing(_) => {}
         }
     }
@@ -367,6 +413,9 @@ impl Session {
     pub(super) fn close(&mut self, end: SessionEnd, now: Instant) {
         if matches!(self.phase, Phase::Closing(_)) {
             return;
+        }
+        if let (Phase::Mars(mux), mut cx) = self.phase_and_context(now) {
+            mux.flush(&mut cx);
         }
         self.abandon(Outcome::Interrupted, now);
         self.client.say_goodbye();

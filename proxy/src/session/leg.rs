@@ -190,6 +190,25 @@ impl Leg {
             .freeze()
     }
 
+    /// Takes the first bytes that have come; SMP does, whose packets lie around those of TDS.
+    pub(super) fn take(&mut self, bytes: usize) -> BytesMut {
+        self.plain.split_to(bytes.min(self.plain.len()))
+    }
+
+    /// Puts plain bytes behind those that have come, as if the socket had: the leg of a session within a connection.
+    pub(super) fn feed(&mut self, bytes: BytesMut) {
+        if self.plain.is_empty() {
+            self.plain = bytes;
+        } else {
+            self.plain.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Forgets what has come and was not taken.
+    pub(super) fn clear_input(&mut self) {
+        self.plain = BytesMut::new();
+    }
+
     /// Sends one whole packet: exactly one TLS record where the leg is encrypted.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The login, both legs: PRELOGIN → TLS → LOGIN7 → tenant → server's PRELOGIN → TLS → LOGIN7 → login response.
 //!
 //! Nothing reaches the server before a valid LOGIN7 of a known tenant. What would lead a client around the gate is
-//! refused or not offered: MARS, session recovery, DNS caching, routing, the mirroring partner (facts 12).
+//! refused or not offered: session recovery, DNS caching, routing, the mirroring partner (facts 12).
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,6 +20,7 @@ use super::{
     leg::Message,
     login_response::{self, LoginResponse},
     login_tls,
+    mux::{Mux, Seed},
     packet_size::{self, PacketSizes},
     purse::{Payer, Purse},
     relay::Relay,
@@ -32,6 +33,10 @@ use crate::{
 
 /// Largest login response: real ones are below 2 KiB.
 pub(super) const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
+
+/// Told to a client that was promised MARS before the server was asked.
+const NO_MARS: &str =
+    "it does not speak MARS, which this login asked for: log in again, MARS will not be offered then";
 
 /// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
 const FEATURES_PASSED: &[u8] = &[
@@ -75,6 +80,8 @@ pub(super) struct Login {
     collected: Zeroizing<Vec<u8>>,
     message: Option<MessageBuf>,
     client_prelogin: Option<Prelogin>,
+    /// The client was promised MARS.
+    mars: bool,
     login7: Option<Login7>,
     purse: Option<Arc<dyn Purse>>,
     terms: Option<Terms>,
@@ -114,7 +121,7 @@ impl Session {
                 return Ok(());
             };
             let progressed = match login.stage {
-                Stage::ExpectPrelogin => self.expect_prelogin()?,
+                Stage::ExpectPrelogin => self.expect_prelogin(now)?,
                 Stage::ExpectLogin7 => self.expect_login7(now)?,
                 Stage::AwaitAdmission | Stage::AwaitConnection | Stage::AwaitSession => false,
                 Stage::StrictHandshake => self.greet_inside_tls()?,
@@ -181,7 +188,7 @@ impl Session {
         Ok(None)
     }
 
-    fn expect_prelogin(&mut self) -> Result<bool, SessionEnd> {
+    fn expect_prelogin(&mut self, now: Instant) -> Result<bool, SessionEnd> {
         match self.client.plain().first() {
             None => return Ok(false),
             Some(0x12) => {}
@@ -203,11 +210,11 @@ impl Session {
             return Ok(false);
         };
         let asked = Prelogin::parse(&body).map_err(client_fault)?;
-        self.answer_prelogin(asked)?;
+        self.answer_prelogin(asked, now)?;
         Ok(true)
     }
 
-    fn answer_prelogin(&mut self, asked: Prelogin) -> Result<(), SessionEnd> {
+    fn answer_prelogin(&mut self, asked: Prelogin, now: Instant) -> Result<(), SessionEnd> {
         let negotiated = if self.client.is_strict() {
             Negotiated {
                 answer: prelogin::strict_answer(asked.encryption),
@@ -216,6 +223,7 @@ impl Session {
         } else {
             prelogin::negotiate(asked.encryption, self.settings.client_policy)
         };
+        let mars = asked.mars == Some(true) && self.settings.mars.stands(now);
         let answer = Prelogin {
             version: self.settings.product_version,
             encryption: Some(prelogin::EncryptionOption::plain(negotiated.answer)),
@@ -225,8 +233,7 @@ impl Session {
             } else {
                 Field::Absent
             },
-            // MARS is not offered: a second session would lead around the meter until SMP is terminated here.
-            mars: asked.mars.is_some().then_some(false),
+            mars: asked.mars.map(|_| mars),
             trace_id: if asked.trace_id.is_present() {
                 Field::Empty
             } else {
@@ -244,6 +251,7 @@ impl Session {
         }
         if let Some(login) = self.login() {
             login.client_prelogin = Some(asked);
+            login.mars = mars;
             login.stage = Stage::ExpectLogin7;
         }
         Ok(())
@@ -307,7 +315,7 @@ impl Session {
             encryption: Some(encryption),
             instance: Some(vec![0]),
             thread_id: Field::Value(0),
-            mars: Some(false),
+            mars: Some(login.mars),
             trace_id: client.map_or(Field::Absent, |p| p.trace_id),
             fed_auth_required: None,
             nonce: None,
@@ -326,6 +334,13 @@ impl Session {
             return self.upstream_refused("it did not answer PRELOGIN", now);
         }
         let answer = Prelogin::parse(body).map_err(server_fault)?;
+        if self.login().is_some_and(|login| login.mars) {
+            let speaks = answer.mars == Some(true);
+            self.settings.mars.answered(speaks, now);
+            if !speaks {
+                return self.upstream_refused(NO_MARS, now);
+            }
+        }
         let asked = self.settings.upstream_encryption;
         if asked != Encryption::Strict {
             let why = match prelogin::accept(asked, answer.encryption) {
@@ -477,21 +492,31 @@ impl Session {
             session,
         };
         self.deadline = None;
-        self.phase = Phase::Ready(Box::new(Relay::new(purse, payer, response.walker, spid)));
+        self.phase = if login.mars {
+            let seed = Seed {
+                purse,
+                payer,
+                options: response.walker,
+                spid,
+            };
+            Phase::Mars(Box::new(Mux::new(seed, client_size, server_size)))
+        } else {
+            Phase::Ready(Box::new(Relay::new(purse, payer, response.walker, spid)))
+        };
         Ok(())
     }
 
     /// What the packet sizes of both legs follow from, once both are as encrypted as they will be.
     fn packet_sizes(&self) -> PacketSizes {
-        let asked = match &self.phase {
-            Phase::Login(login) => login.login7.as_ref().map_or(0, |l| l.packet_size),
-            _ => 0,
+        let (asked, mars) = match &self.phase {
+            Phase::Login(login) => (login.login7.as_ref().map_or(0, |l| l.packet_size), login.mars),
+            _ => (0, false),
         };
         PacketSizes {
             asked,
             upstream: self.settings.upstream_packet_size,
-            client_most: packet_size::largest(self.client.is_encrypted()),
-            server_most: packet_size::largest(self.server.is_encrypted()),
+            client_most: packet_size::largest(self.client.is_encrypted(), mars),
+            server_most: packet_size::largest(self.server.is_encrypted(), mars),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
 //! | `leg.rs`, `out.rs` | buffers and framing of one side |
 //! | `channel.rs`, `encryption.rs` | its TLS; the configurations that sessions share (RFD 16) |
+//! | `mux.rs`, `mux_lane.rs`, `mux_offer.rs` | MARS: several sessions on the two connections, each with a relay of its own |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 
 mod channel;
@@ -23,6 +24,9 @@ mod login;
 mod login_response;
 mod login_tls;
 pub mod meter;
+mod mux;
+mod mux_lane;
+pub mod mux_offer;
 pub mod out;
 mod packet_size;
 pub mod purse;
@@ -32,3 +36,4 @@ mod tokens;
 mod upload;
 
 pub use engine::{Action, Event, Session, Settings};
+pub use mux_offer::MarsOffer;

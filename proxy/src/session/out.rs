@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes};
+use weir_tds::packet::HEADER_LEN;
 
 /// Pieces given to one vectored write; more stay for the next.
 pub const PIECES_PER_WRITE: usize = 64;
@@ -12,19 +13,62 @@ pub const PIECES_PER_WRITE: usize = 64;
 pub struct Out {
     pieces: VecDeque<Bytes>,
     len: usize,
+    /// Taken off so far, all told.
+    taken: u64,
+    /// Bytes of this queue that were moved on to the queue of a shared socket, and that it has not taken yet (MARS).
+    moved: usize,
 }
 
 impl Out {
-    /// Bytes that wait.
+    /// Bytes that wait for the socket, here or where they were moved to.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.len + self.moved
     }
 
     /// True if nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if nothing waits here; what was moved on may still wait there.
+    pub(super) fn is_sent(&self) -> bool {
         self.len == 0
+    }
+
+    /// Says how many bytes that were moved on from here still wait there.
+    pub(super) fn set_moved(&mut self, bytes: usize) {
+        self.moved = bytes;
+    }
+
+    /// Bytes taken off so far, and that count once all that waits now is taken as well.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.taken, self.taken + self.len as u64)
+    }
+
+    /// Length of the TDS packet at the head, if all of it is here [MS-TDS 2.2.3.1.3].
+    pub(super) fn packet_len(&self) -> Option<usize> {
+        let mut head = self.pieces.iter().flat_map(|piece| piece.iter().copied()).skip(2);
+        let length = usize::from(u16::from_be_bytes([head.next()?, head.next()?]));
+        (length >= HEADER_LEN && length <= self.len).then_some(length)
+    }
+
+    /// Moves the first bytes on, piece by piece.
+    pub(super) fn move_front(&mut self, mut bytes: usize, mut to: impl FnMut(Bytes)) {
+        while bytes > 0 {
+            let Some(front) = self.pieces.front_mut() else {
+                return;
+            };
+            let piece = front.split_to(bytes.min(front.len()));
+            if front.is_empty() {
+                self.pieces.pop_front();
+            }
+            bytes -= piece.len();
+            self.len = self.len.saturating_sub(piece.len());
+            self.taken += piece.len() as u64;
+            to(piece);
+        }
     }
 
     /// Puts a piece at the end.
@@ -48,6 +92,7 @@ impl Out {
     /// Takes off what was written.
     pub fn advance(&mut self, mut written: usize) {
         self.len = self.len.saturating_sub(written);
+        self.taken += written as u64;
         while let Some(front) = self.pieces.front_mut() {
             if written < front.len() {
                 front.advance(written);
@@ -62,6 +107,25 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_move_on_whole_however_their_bytes_lie_in_pieces() {
+        let packets = [4, 1, 0, 9, 0, 0, 1, 0, b'x', 4, 1, 0, 8, 0, 0, 1, 0, 4, 1, 0];
+        for size in 1..packets.len() {
+            let mut out = Out::default();
+            for piece in packets.chunks(size) {
+                out.push(Bytes::copy_from_slice(piece));
+            }
+            let mut moved = Vec::new();
+            while let Some(len) = out.packet_len() {
+                let mut packet = Vec::new();
+                out.move_front(len, |piece| packet.extend_from_slice(&piece));
+                moved.push(packet);
+            }
+            assert_eq!(moved, [&packets[..9], &packets[9..17]], "pieces of {size}");
+            assert_eq!((out.len(), out.progress()), (3, (17, 20)));
+        }
+    }
 
     #[test]
     fn advancing_over_pieces_keeps_order_and_length() {

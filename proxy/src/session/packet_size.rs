@@ -8,6 +8,9 @@ use weir_tds::packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN};
 /// Largest packet on a leg that is encrypted to the end: one TLS record holds it whole (facts 2.4).
 pub(super) const ENCRYPTED_PACKET_MAX: u16 = 16383;
 
+/// The same where an SMP header stands before it in the record (facts 11).
+pub(super) const ENCRYPTED_MARS_PACKET_MAX: u16 = 16368;
+
 /// What decides on the sizes of one session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PacketSizes {
@@ -21,11 +24,11 @@ pub(super) struct PacketSizes {
 }
 
 /// Largest packet on a leg.
-pub(super) const fn largest(encrypted: bool) -> u16 {
-    if encrypted {
-        ENCRYPTED_PACKET_MAX
-    } else {
-        PACKET_SIZE_MAX
+pub(super) const fn largest(encrypted: bool, mars: bool) -> u16 {
+    match (encrypted, mars) {
+        (false, _) => PACKET_SIZE_MAX,
+        (true, false) => ENCRYPTED_PACKET_MAX,
+        (true, true) => ENCRYPTED_MARS_PACKET_MAX,
     }
 }
 
@@ -62,8 +65,8 @@ mod tests {
         PacketSizes {
             asked,
             upstream: None,
-            client_most: largest(client_encrypted),
-            server_most: largest(server_encrypted),
+            client_most: largest(client_encrypted, false),
+            server_most: largest(server_encrypted, false),
         }
     }
 

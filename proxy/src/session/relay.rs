@@ -15,7 +15,7 @@ use weir_tds::{
 };
 
 use super::{
-    engine::{Action, Closing, Event, Phase, SERVER_OUT_MAX, Session, SessionEnd, Settings},
+    engine::{Action, Closing, Event, LaneId, Phase, SERVER_OUT_MAX, Session, SessionEnd, Settings},
     leg::{Leg, Message},
     meter::{Meter, Till},
     purse::{Payer, Purse},
@@ -39,6 +39,10 @@ pub(super) struct Context<'a> {
     pub(super) closings: &'a mut Vec<Closing>,
     pub(super) now: Instant,
     pub(super) unix_nanos: u64,
+    /// Whose journal slot the records are for.
+    pub(super) lane: LaneId,
+    /// Bytes that may wait for the server before no more is taken from the client.
+    pub(super) server_out_max: usize,
 }
 
 /// A logged-in session.
@@ -217,13 +221,19 @@ impl Relay {
         self.open.is_some() || self.finished.is_some() || !matches!(self.upload, Upload::Idle)
     }
 
-    pub(super) fn is_runnable(&self, client: &Leg, server: &Leg, chunk_bytes: usize) -> bool {
+    pub(super) fn is_runnable(
+        &self,
+        client: &Leg,
+        server: &Leg,
+        chunk_bytes: usize,
+        server_out_max: usize,
+    ) -> bool {
         let drained = client.out.is_empty();
         if drained && (self.finished.is_some() || self.ending && !self.is_busy()) {
             return true;
         }
         // A server's socket that took everything at once wakes nobody: what is buffered beyond must not wait for more.
-        if server.out.len() < SERVER_OUT_MAX
+        if server.out.len() < server_out_max
             && let Ok(Some(header)) = client.peek_packet()
             && self.takes(&header, client.out.len(), chunk_bytes)
         {
@@ -264,7 +274,7 @@ impl Relay {
         self.payer.terms.mode == Mode::Enforce && !self.payer.terms.tariff.is_free()
     }
 
-    fn run(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         if cx.client.out.is_empty() {
             self.drained(cx)?;
         }
@@ -288,6 +298,7 @@ impl Relay {
         let record = meter.record(&self.payer, outcome, cx.unix_nanos);
         self.session_totals.add(&record);
         cx.closings.push(Closing {
+            lane: cx.lane,
             head: meter.slot_head(self.payer.session),
             record,
             guard: meter.take_guard(),
@@ -326,7 +337,7 @@ impl Relay {
         }
     }
 
-    fn on_credit(&mut self, more: More, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    pub(super) fn on_credit(&mut self, more: More, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         if self.stale_credit > 0 {
             self.stale_credit -= 1;
             return Ok(());
@@ -410,10 +421,49 @@ impl Relay {
         self.mid_message = false;
         Ok(())
     }
+
+    /// Whatever is open ends here: its record is closed as it stands.
+    pub(super) fn abandon(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Some((meter, _)) = self.finished.take() {
+            let outcome = if cx.client.out.is_empty() {
+                Outcome::Completed
+            } else {
+                outcome
+            };
+            self.close_record(cx, meter, outcome);
+        }
+        if let Some(open) = self.open.take()
+            && let Some(meter) = open.meter
+        {
+            let outcome = if let Stage::Cut(cut) = open.stage {
+                cut.outcome
+            } else {
+                outcome
+            };
+            self.close_record(cx, meter, outcome);
+        }
+    }
+
+    /// Tells the client, where its stream allows it, that the connection cannot go on.
+    pub(super) fn fail_fatally(&mut self, cause: &Cause, cx: &mut Context<'_>) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        let cutting = matches!(open.stage, Stage::Cut(_));
+        let between_tokens = self.walked == 0 && self.walker.at_boundary();
+        if !cutting && !between_tokens {
+            return;
+        }
+        let refused = cause.refusal(Some(&self.payer.terms.account));
+        let tokens = tokens::fatal(self.options.version, open.kind, &refused, &cx.settings.gate_name);
+        // The close that follows says the rest if this cannot be sent.
+        let _sent = self.send_tokens(cx, &tokens);
+    }
 }
 
 impl Session {
-    fn relay_and_context(&mut self, now: Instant) -> Option<(&mut Relay, Context<'_>)> {
+    /// The session as a relay sees it, with what it relays.
+    pub(super) fn phase_and_context(&mut self, now: Instant) -> (&mut Phase, Context<'_>) {
         let Self {
             settings,
             client,
@@ -426,82 +476,56 @@ impl Session {
             closings,
             ..
         } = self;
-        let Phase::Ready(relay) = phase else {
-            return None;
-        };
         let unix_nanos = *unix_nanos;
-        Some((
-            relay,
-            Context {
-                client,
-                server,
-                settings,
-                actions,
-                deadline,
-                chunk,
-                closings,
-                now,
-                unix_nanos,
-            },
-        ))
+        let context = Context {
+            client,
+            server,
+            settings,
+            actions,
+            deadline,
+            chunk,
+            closings,
+            now,
+            unix_nanos,
+            lane: LaneId::PLAIN,
+            server_out_max: SERVER_OUT_MAX,
+        };
+        (phase, context)
+    }
+
+    /// Calls `each` for the relay of every session on the connection.
+    fn each_relay(&mut self, now: Instant, each: &mut dyn FnMut(&mut Relay, &mut Context<'_>)) {
+        match self.phase_and_context(now) {
+            (Phase::Ready(relay), mut cx) => each(relay, &mut cx),
+            (Phase::Mars(mux), mut cx) => mux.each_relay(&mut cx, each),
+            (Phase::Login(_) | Phase::Closing(_), _) => {}
+        }
     }
 
     pub(super) fn run_relay(&mut self, now: Instant) -> Result<(), SessionEnd> {
-        match self.relay_and_context(now) {
-            Some((relay, mut cx)) => relay.run(&mut cx),
-            None => Ok(()),
+        match self.phase_and_context(now) {
+            (Phase::Ready(relay), mut cx) => relay.run(&mut cx),
+            (Phase::Mars(mux), mut cx) => mux.run(&mut cx),
+            (Phase::Login(_) | Phase::Closing(_), _) => Ok(()),
         }
     }
 
     pub(super) fn on_relay_event(&mut self, event: Event, now: Instant) -> Result<(), SessionEnd> {
-        match (event, self.relay_and_context(now)) {
-            (Event::Credit(more), Some((relay, mut cx))) => relay.on_credit(more, &mut cx),
+        match (event, self.phase_and_context(now)) {
+            (Event::Credit(more), (Phase::Ready(relay), mut cx)) => relay.on_credit(more, &mut cx),
+            (Event::Credit(more), (Phase::Mars(mux), mut cx)) => mux.on_credit(more, &mut cx),
             _ => Ok(()),
         }
     }
 
     /// Whatever is open ends here: its record is closed as it stands.
     pub(super) fn abandon(&mut self, outcome: Outcome, now: Instant) {
-        let Some((relay, mut cx)) = self.relay_and_context(now) else {
-            return;
-        };
-        if let Some((meter, _)) = relay.finished.take() {
-            let outcome = if cx.client.out.is_empty() {
-                Outcome::Completed
-            } else {
-                outcome
-            };
-            relay.close_record(&mut cx, meter, outcome);
-        }
-        if let Some(open) = relay.open.take()
-            && let Some(meter) = open.meter
-        {
-            let outcome = if let Stage::Cut(cut) = open.stage {
-                cut.outcome
-            } else {
-                outcome
-            };
-            relay.close_record(&mut cx, meter, outcome);
-        }
+        self.each_relay(now, &mut |relay, cx| relay.abandon(outcome, cx));
     }
 
     /// Tells the client, where its stream allows it, that the connection cannot go on.
     pub(super) fn fail_fatally(&mut self, cause: &Cause, now: Instant) {
-        let Some((relay, mut cx)) = self.relay_and_context(now) else {
-            return;
-        };
-        let Some(open) = &relay.open else {
-            return;
-        };
-        let cutting = matches!(open.stage, Stage::Cut(_));
-        let between_tokens = relay.walked == 0 && relay.walker.at_boundary();
-        if !cutting && !between_tokens {
-            return;
-        }
-        let refused = cause.refusal(Some(&relay.payer.terms.account));
-        let tokens = tokens::fatal(relay.options.version, open.kind, &refused, &cx.settings.gate_name);
-        // The close that follows says the rest if this cannot be sent.
-        let _sent = relay.send_tokens(&mut cx, &tokens);
+        self.each_relay(now, &mut |relay, cx| relay.fail_fatally(cause, cx));
     }
 
     /// The server's connection is gone in the middle of an answer.

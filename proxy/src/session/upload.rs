@@ -16,7 +16,7 @@ use weir_tds::{
 };
 
 use super::{
-    engine::{Action, SERVER_OUT_MAX, SessionEnd},
+    engine::{Action, SessionEnd},
     leg::Message,
     meter::Meter,
     relay::{Context, Cut, Held, OnCredit, Open, Refusal, Relay, Stage, Upload},
@@ -49,7 +49,7 @@ pub(super) fn request_kind(kind: PacketType) -> Option<RequestKind> {
 
 impl Relay {
     pub(super) fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        while cx.server.out.len() < SERVER_OUT_MAX {
+        while cx.server.out.len() < cx.server_out_max {
             let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
                 return Ok(());
             };

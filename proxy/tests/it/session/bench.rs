@@ -23,7 +23,7 @@ use weir_proxy::{
     gate::Cause,
     ports::billing::{Cut, Denial, DenialReason, Mode, Terms},
     session::{
-        Action, Event, Session, Settings,
+        Action, Event, MarsOffer, Session, Settings,
         engine::SessionEnd,
         leg::Leg,
         out::{Out, PIECES_PER_WRITE},
@@ -173,6 +173,7 @@ pub(crate) fn settings() -> Settings {
             ..AuthSettings::default()
         },
         upstream_packet_size: None,
+        mars: MarsOffer::new(false),
         chunk_bytes: 64 * 1024,
         login_deadline: Duration::from_secs(15),
         cut_deadline: Duration::from_secs(5),
@@ -235,11 +236,7 @@ impl Bench {
             &prelogin(Encryption::NotSup).encode(),
         );
         let answer = self.client_message();
-        assert_eq!(
-            Prelogin::parse(&answer).unwrap().mars,
-            Some(false),
-            "MARS is not offered"
-        );
+        assert_eq!(Prelogin::parse(&answer).unwrap().mars, Some(false), "MARS is off");
         let asks = Login7 {
             packet_size: self.asked_packet_size,
             ..login7("acme")
@@ -323,8 +320,8 @@ impl Bench {
             }
             self.records
                 .extend(self.core.take_closings().into_iter().map(|c| c.record));
-            if let Some((_, state)) = self.core.take_chunk() {
-                self.journaled_rows = state.rows;
+            while let Some(chunk) = self.core.take_chunk() {
+                self.journaled_rows = chunk.state.rows;
             }
             let room = self.unread_limit.saturating_sub(self.to_client.len());
             drain(&mut self.core.client().out, &mut self.to_client, room);
@@ -333,7 +330,7 @@ impl Bench {
                 self.end.get_or_insert(end);
                 return;
             }
-            if !self.core.is_runnable() {
+            if !self.core.is_runnable(self.now) {
                 return;
             }
         }
