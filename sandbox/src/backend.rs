@@ -35,7 +35,28 @@ pub(crate) enum Backends {
     Scenario(std::sync::Arc<Scenario>),
 }
 
+/// What the sessions of one MARS connection share.
+pub(crate) enum Group {
+    Sqlite(sql::Group),
+    Nothing,
+}
+
 impl Backends {
+    pub(crate) fn group(&self, info: &LoginInfo, config: &Config) -> Group {
+        match self {
+            Self::Sqlite(store) => Group::Sqlite(sql::Group::new(store.clone(), info, config)),
+            Self::Scenario(_) => Group::Nothing,
+        }
+    }
+
+    /// One session of a MARS connection; true if it waits for the others of its group.
+    pub(crate) fn member(&self, group: &Group, info: &LoginInfo, config: &Config) -> (Box<dyn Serve>, bool) {
+        match group {
+            Group::Sqlite(group) => (Box::new(group.member()), true),
+            Group::Nothing => (self.connection(info, config), false),
+        }
+    }
+
     pub(crate) fn connection(&self, info: &LoginInfo, config: &Config) -> Box<dyn Serve> {
         match self {
             Self::Sqlite(store) => Box::new(sql::Connection::new(store.clone(), info, config)),

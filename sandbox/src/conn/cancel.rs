@@ -52,9 +52,9 @@ impl Cancel {
         self.lock().cancelled
     }
 
-    /// Lets `cancel` reach into SQLite.
-    pub(crate) fn interrupts(&self, handle: InterruptHandle) {
-        self.lock().interrupt = Some(handle);
+    /// Lets `cancel` reach into SQLite while the request runs there; `None` when it runs there no more.
+    pub(crate) fn interrupts(&self, handle: Option<InterruptHandle>) {
+        self.lock().interrupt = handle;
     }
 
     /// Waits; true if it was cut short by a stop.

@@ -21,6 +21,8 @@ use crate::tokens::{Message, command, status};
 const PRODUCT: [u8; 4] = [16, 0, 0x0F, 0xA6];
 /// With TLS a packet must fit one record (facts §1.4).
 const PACKET_SIZE_MAX_TLS: u16 = 16383;
+/// The same with SMP's header inside the record (facts §11).
+const PACKET_SIZE_MAX_TLS_MARS: u16 = PACKET_SIZE_MAX_TLS - 15;
 /// First byte of a TLS ClientHello.
 const TLS_FIRST_BYTE: u8 = 0x16;
 
@@ -36,6 +38,8 @@ pub(crate) struct LoginInfo {
     pub(crate) application: String,
     /// UTF-8 was asked for and acknowledged.
     pub(crate) utf8: bool,
+    /// SMP begins behind the login response.
+    pub(crate) mars: bool,
 }
 
 /// Runs the login conversation.
@@ -44,16 +48,22 @@ pub(crate) async fn login(
     spid: u16,
     shared: &Arc<Shared>,
 ) -> Result<LoginInfo, ConnError> {
-    let strict = begin(transport, spid, shared).await?;
+    let begun = begin(transport, spid, shared).await?;
     let body = read_message(transport, "LOGIN7", LOGIN7_MAX, PacketType::Login7).await?;
     let login7 = Login7::parse(&body)?;
     let version = match login7.version() {
         // 8.0 is the order of TLS and login, not a stream: without it, 7.4 is spoken.
-        Some(TdsVersion::V8_0) if !strict => TdsVersion::V7_4,
+        Some(TdsVersion::V8_0) if !begun.strict => TdsVersion::V7_4,
         Some(version) => version,
         None => return Err(ConnError::Refused),
     };
-    let info = info(&login7, version, spid, transport.is_encrypted(), &shared.config);
+    let most = match (transport.is_encrypted(), begun.mars) {
+        (false, _) => PACKET_SIZE_MAX,
+        (true, false) => PACKET_SIZE_MAX_TLS,
+        (true, true) => PACKET_SIZE_MAX_TLS_MARS,
+    };
+    let mut info = info(&login7, version, spid, most, &shared.config);
+    info.mars = begun.mars;
     let extra = match shared.backends.login_answer(&info, &shared.config.server_name) {
         LoginAnswer::Usual { extra } => extra,
         LoginAnswer::Tokens { tokens, close } => {
@@ -93,8 +103,16 @@ pub(crate) async fn login(
     }
 }
 
-/// Up to LOGIN7: TLS first (TDS 8.0), PRELOGIN, or neither. True for TDS 8.0.
-async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<bool, ConnError> {
+/// What was agreed before LOGIN7.
+struct Begun {
+    /// TLS came first: TDS 8.0.
+    strict: bool,
+    /// SMP was asked for and granted.
+    mars: bool,
+}
+
+/// Up to LOGIN7: TLS first (TDS 8.0), PRELOGIN, or neither.
+async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<Begun, ConnError> {
     let policy = shared.encryption();
     let first = transport.first_byte().await?;
     if first == TLS_FIRST_BYTE {
@@ -102,8 +120,8 @@ async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<
             return Err(ConnError::Refused);
         };
         transport.bare_handshake(tls.strict()?).await?;
-        exchange_prelogin(transport, spid, shared, true).await?;
-        return Ok(true);
+        let mars = exchange_prelogin(transport, spid, shared, true).await?;
+        return Ok(Begun { strict: true, mars });
     }
     // 7.0 and 7.1 clients may begin with LOGIN7 in clear (facts §2.1).
     let bare_login = first == PacketType::Login7.byte();
@@ -112,10 +130,8 @@ async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<
         EncryptionPolicy::On | EncryptionPolicy::Required if bare_login => return Err(ConnError::Refused),
         _ => {}
     }
-    if !bare_login {
-        exchange_prelogin(transport, spid, shared, false).await?;
-    }
-    Ok(false)
+    let mars = !bare_login && exchange_prelogin(transport, spid, shared, false).await?;
+    Ok(Begun { strict: false, mars })
 }
 
 async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
@@ -123,12 +139,13 @@ async fn refuse<T>(transport: &mut Transport) -> Result<T, ConnError> {
     Err(ConnError::Refused)
 }
 
+/// True if SMP was granted.
 async fn exchange_prelogin(
     transport: &mut Transport,
     spid: u16,
     shared: &Shared,
     strict: bool,
-) -> Result<(), ConnError> {
+) -> Result<bool, ConnError> {
     let body = read_message(transport, "PRELOGIN", PRELOGIN_MAX, PacketType::Prelogin).await?;
     let asked = Prelogin::parse(&body)?;
     let policy = match shared.encryption() {
@@ -154,7 +171,7 @@ async fn exchange_prelogin(
         } else {
             Field::Absent
         },
-        mars: asked.mars.map(|_| false),
+        mars: asked.mars.map(|wanted| wanted && shared.config.mars),
         trace_id: if asked.trace_id.is_present() {
             Field::Empty
         } else {
@@ -165,14 +182,15 @@ async fn exchange_prelogin(
     };
     send(transport, spid, &answer.encode()).await?;
     match (agreed.scope, &shared.tls) {
-        (None, _) => refuse(transport).await,
-        (Some(TlsScope::None), _) | (_, None) => Ok(()),
+        (None, _) => return refuse(transport).await,
+        (Some(TlsScope::None), _) | (_, None) => {}
         (Some(scope), Some(tls)) => {
             transport
                 .wrapped_handshake(tls.wrapped()?, scope == TlsScope::All)
-                .await
+                .await?;
         }
     }
+    Ok(answer.mars == Some(true))
 }
 
 async fn read_message(
@@ -214,14 +232,9 @@ fn info(
     login7: &Login7,
     version: TdsVersion,
     spid: u16,
-    encrypted: bool,
+    most: u16,
     config: &Config,
 ) -> LoginInfo {
-    let most = if encrypted {
-        PACKET_SIZE_MAX_TLS
-    } else {
-        PACKET_SIZE_MAX
-    };
     let most = config.packet_size.unwrap_or(most).clamp(PACKET_SIZE_MIN, most);
     let packet_size = match login7.packet_size {
         0 => config.packet_size.map_or(DEFAULT_PACKET_SIZE, |_| most),
@@ -238,6 +251,7 @@ fn info(
         host: login7.host_name.clone(),
         application: login7.app_name.clone(),
         utf8: login7.feature(feature::UTF8_SUPPORT).is_some(),
+        mars: false,
     }
 }
 

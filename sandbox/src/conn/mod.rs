@@ -1,7 +1,9 @@
 //! One client connection: PRELOGIN, TLS, LOGIN7, then requests in order until it closes.
 
 pub(crate) mod cancel;
+mod lane;
 mod login;
+mod mars;
 pub(crate) mod reply;
 mod session;
 mod tls;
@@ -27,13 +29,16 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
 }
 
-/// Why a connection ends. Only the first two are anybody's fault.
+/// Why a connection ends. Only the first three are anybody's fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ConnError {
     /// The client broke the protocol.
     #[error("the client broke the protocol: {0}")]
     Wire(#[from] weir_tds::error::WireError),
+    /// The client broke the protocol of its sessions.
+    #[error("the client broke the protocol: {0}")]
+    Smp(#[from] weir_tds::smp::SmpError),
     /// TLS failed: no common version, an alert, a bad record.
     #[error("TLS with the client failed: {0}")]
     Tls(#[from] rustls::Error),

@@ -16,6 +16,10 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// Chunks that may wait for the socket: with [`CHUNK`] the bound of what a result holds in memory.
 pub(crate) const CHUNKS_WAITING: usize = 4;
 
+/// The same where the sessions of a connection share one backend: a result whose client does not read must not keep the
+/// others waiting, so up to 64 MiB of it are held.
+pub(crate) const CHUNKS_WAITING_SHARED: usize = 1024;
+
 /// What the running side tells the connection's task.
 #[derive(Debug)]
 pub(crate) enum Out {

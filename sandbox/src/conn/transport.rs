@@ -108,8 +108,13 @@ impl Transport {
         Ok(Some((header, packet.freeze())))
     }
 
+    /// Decrypted bytes, for who frames them otherwise than as TDS packets.
+    pub(crate) fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
     /// Moves what can be read from `raw` to `input`.
-    fn decrypt(&mut self) -> Result<(), ConnError> {
+    pub(crate) fn decrypt(&mut self) -> Result<(), ConnError> {
         loop {
             let (tls, first_only) = match &mut self.cipher {
                 Cipher::Clear => {
@@ -225,6 +230,11 @@ impl Transport {
     /// True if bytes wait for the socket.
     pub(crate) fn has_output(&self) -> bool {
         !self.out.is_empty() || self.clear_out.as_ref().is_some_and(|b| !b.is_empty())
+    }
+
+    /// Bytes that wait for the socket.
+    pub(crate) fn output_len(&self) -> usize {
+        self.out.len() + self.clear_out.as_ref().map_or(0, Bytes::len)
     }
 
     /// Writes all that is queued.

@@ -5,7 +5,7 @@ mod stream;
 mod tables;
 mod vtab;
 
-pub(crate) use plan::plan;
+pub(crate) use plan::{Plan, plan};
 pub(crate) use vtab::register;
 
 /// True if a name is one of the generated tables'.

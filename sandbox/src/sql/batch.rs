@@ -135,6 +135,14 @@ impl Connection {
                 self.drop_procedure(name, *if_exists)?;
                 answer.done(status::FINAL, command::NONE, 0);
             }
+            Stmt::CreateTableType { name, columns } => {
+                self.create_table_type(name, columns)?;
+                answer.done(status::FINAL, command::NONE, 0);
+            }
+            Stmt::DropType { name, if_exists } => {
+                self.drop_type(name, *if_exists)?;
+                answer.done(status::FINAL, command::NONE, 0);
+            }
             Stmt::Nothing => answer.done(status::FINAL, command::NONE, 0),
             Stmt::Sql(statement) => self.sql(statement, answer)?,
         }

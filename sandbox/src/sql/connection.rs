@@ -14,6 +14,7 @@ use weir_tds::version::TdsVersion;
 
 use super::answer::Answer;
 use super::bulk::Pending;
+use super::cursors::{Cursor, FIRST_CURSOR};
 use super::facts::{Facts, Variables};
 use super::fault::Fault;
 use super::rpc::Prepared;
@@ -28,7 +29,7 @@ use crate::tsql;
 /// How long a statement waits for another connection's lock when `SET LOCK_TIMEOUT` was not used; T-SQL waits for ever.
 const LOCK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Pause between two tries for the lock.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
+pub(super) const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Session options that have an effect here; all others are accepted and forgotten.
 #[derive(Debug, Clone, Default)]
@@ -52,9 +53,11 @@ pub(crate) struct Connection {
     pub(super) descriptor: u64,
     pub(super) prepared: HashMap<i32, Arc<Prepared>>,
     pub(super) next_handle: i32,
+    pub(super) cursors: HashMap<i32, Cursor>,
+    pub(super) next_cursor: i32,
     pub(super) try_depth: u32,
     pub(super) bulk: Option<Pending>,
-    version: TdsVersion,
+    pub(super) version: TdsVersion,
     login_database: String,
 }
 
@@ -86,6 +89,8 @@ impl Connection {
             descriptor: u64::from(info.spid) << 32,
             prepared: HashMap::new(),
             next_handle: 1,
+            cursors: HashMap::new(),
+            next_cursor: FIRST_CURSOR,
             try_depth: 0,
             bulk: None,
             version: info.version,
@@ -97,7 +102,10 @@ impl Connection {
     pub(super) fn db(&mut self, answer: &mut Answer<'_>) -> Result<&rusqlite::Connection, Fault> {
         if self.db.is_none() {
             let db = self.store.connect()?;
-            answer.reply().cancel().interrupts(db.get_interrupt_handle());
+            answer
+                .reply()
+                .cancel()
+                .interrupts(Some(db.get_interrupt_handle()));
             self.db = Some(db);
         }
         self.opened()
@@ -105,6 +113,10 @@ impl Connection {
 
     pub(super) fn procedures(&self) -> &super::store::Procedures {
         &self.store.procedures
+    }
+
+    pub(super) fn table_types(&self) -> &super::store::TableTypes {
+        &self.store.table_types
     }
 
     /// The SQLite connection of a request that has opened it.
@@ -199,6 +211,7 @@ impl Connection {
         self.options = Options::default();
         self.facts.lock_timeout = -1;
         self.prepared.clear();
+        self.cursors.clear();
         self.drop_temporary_tables();
     }
 
@@ -247,13 +260,31 @@ pub(super) fn syntax(error: &tsql::SyntaxError) -> Fault {
     } else {
         format!("Incorrect syntax near '{}'.", error.near)
     };
-    let mut message = Message::new(102, 15, 1, text);
+    let mut message = match error.keyword {
+        true => Message::new(
+            156,
+            15,
+            1,
+            format!("Incorrect syntax near the keyword '{}'.", error.near),
+        ),
+        false => Message::new(102, 15, 1, text),
+    };
     message.line = error.line;
     message.into()
 }
 
 impl Serve for Connection {
     fn serve(&mut self, request: &Request, reply: &mut Reply) -> Result<(), Stopped> {
+        let cancel = Arc::clone(reply.cancel());
+        cancel.interrupts(self.db.as_ref().map(rusqlite::Connection::get_interrupt_handle));
+        let served = self.answer(request, reply);
+        cancel.interrupts(None);
+        served
+    }
+}
+
+impl Connection {
+    fn answer(&mut self, request: &Request, reply: &mut Reply) -> Result<(), Stopped> {
         let server = self.facts.server.clone();
         let mut answer = Answer::new(reply, self.version, &server);
         if request.ignored {

@@ -4,10 +4,11 @@ use rusqlite::types::Value as Held;
 use weir_tds::data_type::DataType;
 use weir_tds::request::parameter::{Parameter, ParameterStatus, ParameterValue, value_bytes};
 use weir_tds::type_info::{RawValue, TypeInfo};
+use weir_tds::version::TdsVersion;
 
 use super::datetime::{DAY_1900, Moment, SECOND};
 use super::fault::Fault;
-use super::rpc::unsupported;
+use super::table_types::{TableValue, read_table};
 use super::types::{Length, SqlType};
 use super::{cast, cell};
 use crate::tokens::Message;
@@ -20,24 +21,37 @@ pub(crate) struct Sent {
     pub(crate) kind: SqlType,
     pub(crate) value: Held,
     pub(crate) output: bool,
+    /// The rows of a table-valued parameter.
+    pub(crate) table: Option<TableValue>,
 }
 
 /// Reads a parameter.
 ///
 /// # Errors
-/// A table, or a value that does not fit its type.
-pub(super) fn read_parameter(parameter: &Parameter<'_>) -> Result<Sent, Fault> {
-    let ParameterValue::Scalar(info, raw) = parameter.value else {
-        return Err(unsupported("table-valued parameters"));
-    };
-    let (name, kind) = (parameter.name().to_lowercase(), kind_of(info));
-    let value = held(info, kind, raw)?;
+/// A value that does not fit its type.
+pub(super) fn read_parameter(
+    parameter: &Parameter<'_>,
+    body: &[u8],
+    version: TdsVersion,
+) -> Result<Sent, Fault> {
+    let name = parameter.name().to_lowercase();
     let output = parameter.status.is_output();
+    let (kind, value, table) = match parameter.value {
+        ParameterValue::Scalar(info, raw) => {
+            let kind = kind_of(info);
+            (kind, held(info, kind, raw)?, None)
+        }
+        ParameterValue::Table(_) => {
+            let bytes = body.get(parameter.range.0..parameter.range.1).unwrap_or_default();
+            (SqlType::TEXT, Held::Null, Some(read_table(bytes, version)?))
+        }
+    };
     Ok(Sent {
         name,
         kind,
         value,
         output,
+        table,
     })
 }
 

@@ -77,6 +77,7 @@ impl Connection {
                 kind: SqlType::TEXT,
                 value,
                 output: argument.output,
+                table: None,
             });
         }
         match name.as_str() {

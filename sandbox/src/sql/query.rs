@@ -11,6 +11,7 @@ use weir_tds::build::ColumnDef;
 use super::answer::Answer;
 use super::columns::{Told, look_ahead, send_row};
 use super::connection::Connection;
+use super::cursors::CURSOR_ROWS_MAX;
 use super::expressions::bracketed;
 use super::facts::Variable;
 use super::fault::Fault;
@@ -18,6 +19,7 @@ use super::infer::Scope;
 use super::translate::{table_name, translate};
 use super::types::{Column, SqlType};
 use super::{cast, cell, ddl};
+use crate::conn::reply::Stopped;
 use crate::demo;
 use crate::tokens::{Message, command, status};
 
@@ -106,9 +108,42 @@ impl Connection {
     /// Runs a statement with a result and sends it; returns the rows.
     pub(super) fn stream(
         &mut self,
-        mut statement: Statement,
+        statement: Statement,
         select: Option<&Select>,
         answer: &mut Answer<'_>,
+    ) -> Result<u64, Fault> {
+        let mut sending = Sending {
+            answer,
+            defs: Vec::new(),
+            kinds: Vec::new(),
+        };
+        self.result(statement, select, &mut sending)
+    }
+
+    /// The columns and all rows of a query, for a cursor.
+    pub(super) fn collect(
+        &mut self,
+        statement: &Statement,
+        answer: &mut Answer<'_>,
+    ) -> Result<(Vec<Column>, Vec<Vec<Held>>), Fault> {
+        let select = match statement {
+            Statement::Query(query) => top_select(query),
+            _ => None,
+        };
+        let mut collecting = Collecting {
+            answer,
+            columns: Vec::new(),
+            rows: Vec::new(),
+        };
+        self.result(statement.clone(), select, &mut collecting)?;
+        Ok((collecting.columns, collecting.rows))
+    }
+
+    fn result(
+        &mut self,
+        mut statement: Statement,
+        select: Option<&Select>,
+        sink: &mut impl Sink,
     ) -> Result<u64, Fault> {
         let types = column_types(self.opened()?, &statement)?;
         let scope = Scope {
@@ -132,21 +167,14 @@ impl Connection {
             .enumerate()
             .map(|(at, c)| c.settle(at, &ahead))
             .collect();
-        let defs: Vec<ColumnDef> = columns.iter().map(|c| c.to_def(answer.version())).collect();
-        answer.tokens().col_metadata(&defs)?;
+        sink.columns(&columns)?;
         let limit = if row_limit == 0 { u64::MAX } else { row_limit };
         let mut count = 0;
-        let kinds: Vec<SqlType> = columns
-            .iter()
-            .map(|c| c.kind.for_version(answer.version()))
-            .collect();
         for row in &ahead {
             if count == limit {
                 return Ok(count);
             }
-            send_row(answer, &defs, &kinds, |at| {
-                row.get(at).map_or(ValueRef::Null, ValueRef::from)
-            })?;
+            sink.row(|at| row.get(at).map_or(ValueRef::Null, ValueRef::from))?;
             count += 1;
         }
         // Asking again behind the last row gives none: rusqlite forgets the statement at its end.
@@ -154,9 +182,7 @@ impl Connection {
             && count < limit
             && let Some(row) = rows.next()?
         {
-            send_row(answer, &defs, &kinds, |at| {
-                row.get_ref(at).unwrap_or(ValueRef::Null)
-            })?;
+            sink.row(|at| row.get_ref(at).unwrap_or(ValueRef::Null))?;
             count += 1;
         }
         Ok(count)
@@ -299,6 +325,70 @@ impl Connection {
             .raw_execute()?;
         self.changed(command::SELECT, rows, answer);
         Ok(())
+    }
+}
+
+/// Where a result goes.
+trait Sink {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), Fault>;
+    fn row<'a>(&mut self, cell_at: impl Fn(usize) -> ValueRef<'a>) -> Result<(), Fault>;
+}
+
+/// Onto the wire.
+struct Sending<'s, 'a> {
+    answer: &'s mut Answer<'a>,
+    defs: Vec<ColumnDef>,
+    kinds: Vec<SqlType>,
+}
+
+impl Sink for Sending<'_, '_> {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), Fault> {
+        let version = self.answer.version();
+        self.defs = columns.iter().map(|c| c.to_def(version)).collect();
+        self.kinds = columns.iter().map(|c| c.kind.for_version(version)).collect();
+        self.answer.tokens().col_metadata(&self.defs)?;
+        Ok(())
+    }
+
+    fn row<'a>(&mut self, cell_at: impl Fn(usize) -> ValueRef<'a>) -> Result<(), Fault> {
+        send_row(self.answer, &self.defs, &self.kinds, cell_at)
+    }
+}
+
+/// Into memory, up to the rows of a cursor.
+struct Collecting<'s, 'a> {
+    answer: &'s mut Answer<'a>,
+    columns: Vec<Column>,
+    rows: Vec<Vec<Held>>,
+}
+
+impl Sink for Collecting<'_, '_> {
+    fn columns(&mut self, columns: &[Column]) -> Result<(), Fault> {
+        self.columns = columns.to_vec();
+        Ok(())
+    }
+
+    fn row<'a>(&mut self, cell_at: impl Fn(usize) -> ValueRef<'a>) -> Result<(), Fault> {
+        if self.rows.len() >= CURSOR_ROWS_MAX {
+            let text = format!("The sandbox's cursors take at most {CURSOR_ROWS_MAX} rows.");
+            return Err(Message::error(50000, text).into());
+        }
+        let row = (0..self.columns.len()).map(|at| owned(cell_at(at)));
+        self.rows.push(row.collect());
+        if self.answer.is_cancelled() {
+            return Err(Fault::Stopped(Stopped::Cancelled));
+        }
+        Ok(())
+    }
+}
+
+fn owned(value: ValueRef<'_>) -> Held {
+    match value {
+        ValueRef::Null => Held::Null,
+        ValueRef::Integer(n) => Held::Integer(n),
+        ValueRef::Real(n) => Held::Real(n),
+        ValueRef::Text(text) => Held::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Held::Blob(bytes.to_vec()),
     }
 }
 

@@ -114,7 +114,7 @@ impl Connection {
                 answer.tokens().return_status(0);
                 Ok(false)
             }
-            Some(other) => Err(unsupported(other.name())),
+            Some(other) => self.cursor_call(other, &call.sent, answer),
             None => self.call_by_name(&call.name, &call.sent, answer),
         }
     }
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     /// Declares the parameters with the values sent and runs the statements.
-    fn run_body(
+    pub(super) fn run_body(
         &mut self,
         prepared: &Prepared,
         sent: &[Sent],
@@ -174,10 +174,25 @@ impl Connection {
         sent: &[Sent],
         answer: &mut Answer<'_>,
     ) -> Result<Flow, Fault> {
+        self.declare_parameters(prepared, sent, answer)?;
+        self.block(&prepared.statements, answer)
+    }
+
+    pub(super) fn declare_parameters(
+        &mut self,
+        prepared: &Prepared,
+        sent: &[Sent],
+        answer: &mut Answer<'_>,
+    ) -> Result<(), Fault> {
         for (at, declaration) in prepared.declarations.iter().enumerate() {
             let DeclaredType::Scalar(kind) = &declaration.kind else {
-                return Err(unsupported("table-valued parameters"));
+                return Err(unsupported("a parameter of this type"));
             };
+            if let Some(columns) = self.table_type(kind) {
+                let table = find(sent, &declaration.name, at).and_then(|s| s.table.as_ref());
+                self.fill_table(&declaration.name, &columns, table, answer)?;
+                continue;
+            }
             let kind = scalar_kind(kind)?;
             let value = match find(sent, &declaration.name, at) {
                 Some(sent) => cast::cast(&sent.value, kind, 0)?,
@@ -195,7 +210,7 @@ impl Connection {
             self.variables
                 .insert(declaration.name.clone(), Variable { kind, value });
         }
-        self.block(&prepared.statements, answer)
+        Ok(())
     }
 
     fn return_outputs(
@@ -227,7 +242,7 @@ pub(super) fn unsupported(what: &str) -> Fault {
     Message::error(50000, format!("The sandbox does not support {what}.")).into()
 }
 
-fn no_handle(handle: i32) -> Fault {
+pub(super) fn no_handle(handle: i32) -> Fault {
     Message::error(
         8179,
         format!("Could not find prepared statement with handle {handle}."),
@@ -246,6 +261,10 @@ pub(super) fn read_prepared(text: &str, declared: &str) -> Result<Prepared, Faul
 }
 
 impl Prepared {
+    pub(super) fn statements(&self) -> &[Stmt] {
+        &self.statements
+    }
+
     pub(super) fn new(declarations: Vec<Declaration>, statements: Vec<Stmt>) -> Self {
         Self {
             declarations,
@@ -283,7 +302,7 @@ fn return_handle(answer: &mut Answer<'_>, sent: &[Sent], handle: i32) -> Result<
     Ok(())
 }
 
-fn text_of(sent: &[Sent], at: usize) -> Result<String, Fault> {
+pub(super) fn text_of(sent: &[Sent], at: usize) -> Result<String, Fault> {
     let text = optional_text(sent, at);
     if sent.len() > at {
         Ok(text)
@@ -292,16 +311,19 @@ fn text_of(sent: &[Sent], at: usize) -> Result<String, Fault> {
     }
 }
 
-fn optional_text(sent: &[Sent], at: usize) -> String {
+pub(super) fn optional_text(sent: &[Sent], at: usize) -> String {
     sent.get(at)
         .map_or_else(String::new, |s| cell::print(ValueRef::from(&s.value)))
 }
 
-fn handle_of(sent: &[Sent]) -> Result<i32, Fault> {
-    let value = sent.first().map(|s| &s.value);
-    let handle = value
-        .and_then(|v| cell::integer(ValueRef::from(v)).ok())
-        .and_then(|n| i32::try_from(n).ok());
+/// The number sent as the parameter at this place.
+pub(super) fn integer_of(sent: &[Sent], at: usize) -> Option<i64> {
+    let value = &sent.get(at)?.value;
+    cell::integer(ValueRef::from(value)).ok()
+}
+
+pub(super) fn handle_of(sent: &[Sent]) -> Result<i32, Fault> {
+    let handle = integer_of(sent, 0).and_then(|n| i32::try_from(n).ok());
     handle.ok_or_else(|| no_handle(0))
 }
 
@@ -314,7 +336,7 @@ fn read_calls(body: &[u8], options: RequestOptions) -> Result<Vec<Asked>, Fault>
     while let Some(call) = reader.next_call().map_err(bad)? {
         let mut sent = Vec::new();
         while let Some(parameter) = reader.next_parameter().map_err(bad)? {
-            sent.push(read_parameter(&parameter)?);
+            sent.push(read_parameter(&parameter, body, options.version)?);
         }
         let no_exec = reader.separator() == Some(Separator::NoExec);
         calls.push(Asked {

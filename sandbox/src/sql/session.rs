@@ -62,6 +62,10 @@ impl Connection {
         for item in list {
             match &item.kind {
                 DeclaredType::Scalar(kind) => {
+                    if let Some(columns) = self.table_type(kind) {
+                        self.fill_table(&item.name, &columns, None, answer)?;
+                        continue;
+                    }
                     let kind = scalar_kind(kind)?;
                     self.variables.insert(
                         item.name.clone(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use sqlparser::ast::ColumnDef;
 
 use super::functions;
 use crate::demo;
@@ -42,6 +43,8 @@ pub(crate) struct Store {
     file: Arc<PathBuf>,
     /// Stored procedures, for all connections; they live as long as the server.
     pub(super) procedures: Arc<Procedures>,
+    /// Table types, as long-lived.
+    pub(super) table_types: Arc<TableTypes>,
     /// Open as long as the server is: the last connection to close would lock the file for its checkpoint.
     _keeper: Arc<Mutex<Connection>>,
     /// Present when the directory is ours to remove; dropped last.
@@ -63,6 +66,34 @@ impl Procedures {
 
     pub(super) fn put(&self, procedure: Procedure) {
         self.lock().insert(procedure.name.clone(), procedure);
+    }
+
+    pub(super) fn remove(&self, name: &str) -> bool {
+        self.lock().remove(name).is_some()
+    }
+}
+
+/// Columns of table types by lower-case name.
+#[derive(Debug, Default)]
+pub(super) struct TableTypes(Mutex<HashMap<String, Vec<ColumnDef>>>);
+
+impl TableTypes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<ColumnDef>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Vec<ColumnDef>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// False if there is one of the name.
+    pub(super) fn put(&self, name: &str, columns: &[ColumnDef]) -> bool {
+        let mut types = self.lock();
+        let new = !types.contains_key(name);
+        if new {
+            types.insert(name.to_owned(), columns.to_vec());
+        }
+        new
     }
 
     pub(super) fn remove(&self, name: &str) -> bool {
@@ -104,6 +135,7 @@ impl Store {
         Ok(Self {
             file: Arc::new(file),
             procedures: Arc::default(),
+            table_types: Arc::default(),
             _keeper: Arc::new(Mutex::new(keeper)),
             _private: private,
         })

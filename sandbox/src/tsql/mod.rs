@@ -64,6 +64,13 @@ pub(crate) enum Stmt {
     CreateProcedure(Box<Procedure>),
     /// `DROP PROCEDURE [IF EXISTS] name`.
     DropProcedure { name: String, if_exists: bool },
+    /// `CREATE TYPE name AS TABLE (…)`.
+    CreateTableType {
+        name: String,
+        columns: Vec<ColumnDef>,
+    },
+    /// `DROP TYPE [IF EXISTS] name`.
+    DropType { name: String, if_exists: bool },
     /// Accepted and without effect here: `DBCC …`, `CHECKPOINT`, `GRANT …`.
     Nothing,
     /// A query, DML or DDL statement.
@@ -159,6 +166,8 @@ pub(crate) struct Procedure {
 pub(crate) struct SyntaxError {
     /// What stands where it should not; empty at the end of the text.
     pub(crate) near: String,
+    /// It is a word of the language.
+    pub(crate) keyword: bool,
     /// Line of the text, from 1.
     pub(crate) line: u32,
 }

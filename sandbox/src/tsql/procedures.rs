@@ -101,6 +101,18 @@ impl Reader<'_> {
             let name = self.last_part()?;
             return Ok(Stmt::DropProcedure { name, if_exists });
         }
+        if self.take_words(&["DROP", "TYPE"]) {
+            let if_exists = self.take_words(&["IF", "EXISTS"]);
+            let name = self.last_part()?;
+            return Ok(Stmt::DropType { name, if_exists });
+        }
+        if self.take_words(&["CREATE", "TYPE"]) {
+            let name = self.last_part()?;
+            self.expect_word("AS")?;
+            self.expect_word("TABLE")?;
+            let columns = self.p.parse_columns()?.0;
+            return Ok(Stmt::CreateTableType { name, columns });
+        }
         let or_alter = self.peek_words(&["CREATE", "OR", "ALTER"]);
         if !is_proc(self.peek_word(if or_alter { 3 } else { 1 })) {
             return self.sql_or_procedure(false);
