@@ -1,6 +1,8 @@
 //! The two backends behind one face.
 
 use bytes::BytesMut;
+use weir_tds::packet::PacketType;
+use weir_tds::version::TdsVersion;
 
 use crate::config::Config;
 use crate::conn::reply::{Reply, Stopped};
@@ -21,7 +23,13 @@ pub(crate) trait Serve: Send {
 #[derive(Debug)]
 pub(crate) enum LoginAnswer {
     /// Check the password, answer as a server does, with these tokens behind LOGINACK.
-    Usual { extra: BytesMut },
+    ///
+    /// Before it the rounds: tokens sent, and the message that is then waited for.
+    Usual {
+        extra: BytesMut,
+        rounds: Vec<(BytesMut, PacketType)>,
+        any_password: bool,
+    },
     /// These tokens, then go on or close.
     Tokens { tokens: BytesMut, close: bool },
     /// Nothing, ever.
@@ -75,8 +83,26 @@ impl Backends {
         match self {
             Self::Sqlite(_) => LoginAnswer::Usual {
                 extra: BytesMut::new(),
+                rounds: Vec::new(),
+                any_password: false,
             },
             Self::Scenario(scenario) => scenario.login_answer(info, server),
+        }
+    }
+
+    /// The newest version that is spoken, if not all are.
+    pub(crate) fn version(&self) -> Option<TdsVersion> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Scenario(scenario) => scenario.version(),
+        }
+    }
+
+    /// FEDAUTHREQUIRED and NONCEOPT of PRELOGIN, for clients that send them.
+    pub(crate) fn fed_auth(&self) -> (Option<u8>, Option<[u8; 32]>) {
+        match self {
+            Self::Sqlite(_) => (Some(0), None),
+            Self::Scenario(scenario) => scenario.fed_auth(),
         }
     }
 

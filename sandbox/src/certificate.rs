@@ -47,9 +47,7 @@ pub fn self_signed(directory: &Path) -> Result<TlsFiles, CertificateError> {
     };
     fs::create_dir_all(directory).map_err(failed(directory))?;
     let mut params = CertificateParams::new(NAMES.map(str::to_owned))?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "weir sandbox");
+    params.distinguished_name.push(DnType::CommonName, "weir sandbox");
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     let mut private = fs::OpenOptions::new();

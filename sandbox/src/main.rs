@@ -139,16 +139,9 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 fn backend(words: &[String]) -> Result<Backend, Box<dyn std::error::Error>> {
     match words {
         [kind] if kind == "sqlite" => Ok(Backend::Sqlite),
-        [kind, file] if kind == "scenario" => {
-            let path = Path::new(file);
-            let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {file}: {e}"))?;
-            let json = path.extension().is_some_and(|e| e == "json");
-            Ok(Backend::Scenario(if json {
-                serde_json::from_str(&text)?
-            } else {
-                toml::from_str(&text)?
-            }))
-        }
+        [kind, file] if kind == "scenario" => Ok(Backend::Scenario(weir_sandbox::scenario::Scenario::load(
+            Path::new(file),
+        )?)),
         _ => Err("--backend takes `sqlite`, or `scenario FILE`".into()),
     }
 }

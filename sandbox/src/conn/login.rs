@@ -57,6 +57,10 @@ pub(crate) async fn login(
         Some(version) => version,
         None => return Err(ConnError::Refused),
     };
+    let version = shared
+        .backends
+        .version()
+        .map_or(version, |most| version.min(most));
     let most = match (transport.is_encrypted(), begun.mars) {
         (false, _) => PACKET_SIZE_MAX,
         (true, false) => PACKET_SIZE_MAX_TLS,
@@ -64,8 +68,18 @@ pub(crate) async fn login(
     };
     let mut info = info(&login7, version, spid, most, &shared.config);
     info.mars = begun.mars;
-    let extra = match shared.backends.login_answer(&info, &shared.config.server_name) {
-        LoginAnswer::Usual { extra } => extra,
+    let (extra, any_password) = match shared.backends.login_answer(&info, &shared.config.server_name) {
+        LoginAnswer::Usual {
+            extra,
+            rounds,
+            any_password,
+        } => {
+            for (tokens, kind) in rounds {
+                send(transport, spid, &tokens).await?;
+                read_message(transport, "a message of the login", LOGIN7_MAX, kind).await?;
+            }
+            (extra, any_password)
+        }
         LoginAnswer::Tokens { tokens, close } => {
             send(transport, spid, &tokens).await?;
             return if close { refuse(transport).await } else { Ok(info) };
@@ -78,7 +92,7 @@ pub(crate) async fn login(
         }
     };
     let mut tokens = TokenBuf::new(version);
-    let accepted = match decide(&login7, info, &shared.config) {
+    let accepted = match decide(&login7, info, &shared.config, any_password) {
         Ok(info) => {
             let acks = shared.backends.feature_acks();
             let behind_ack = Behind {
@@ -162,6 +176,7 @@ async fn exchange_prelogin(
     } else if shared.encryption() == EncryptionPolicy::Required {
         agreed.answer = Encryption::Req;
     }
+    let (fed_auth_required, nonce) = shared.backends.fed_auth();
     let answer = Prelogin {
         version: [PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], 0, 0],
         encryption: Some(EncryptionOption::plain(agreed.answer)),
@@ -177,8 +192,8 @@ async fn exchange_prelogin(
         } else {
             Field::Absent
         },
-        fed_auth_required: asked.fed_auth_required.map(|_| 0),
-        nonce: None,
+        fed_auth_required: asked.fed_auth_required.and(fed_auth_required),
+        nonce: asked.nonce.and(nonce),
     };
     send(transport, spid, &answer.encode()).await?;
     match (agreed.scope, &shared.tls) {
@@ -228,13 +243,7 @@ async fn send(transport: &mut Transport, spid: u16, body: &[u8]) -> Result<(), C
     transport.flush().await
 }
 
-fn info(
-    login7: &Login7,
-    version: TdsVersion,
-    spid: u16,
-    most: u16,
-    config: &Config,
-) -> LoginInfo {
+fn info(login7: &Login7, version: TdsVersion, spid: u16, most: u16, config: &Config) -> LoginInfo {
     let most = config.packet_size.unwrap_or(most).clamp(PACKET_SIZE_MIN, most);
     let packet_size = match login7.packet_size {
         0 => config.packet_size.map_or(DEFAULT_PACKET_SIZE, |_| most),
@@ -258,15 +267,22 @@ fn info(
 /// What to tell a client whose login is refused.
 type Refusal = Vec<Message>;
 
-fn decide(login7: &Login7, mut info: LoginInfo, config: &Config) -> Result<LoginInfo, Refusal> {
+fn decide(
+    login7: &Login7,
+    mut info: LoginInfo,
+    config: &Config,
+    any_password: bool,
+) -> Result<LoginInfo, Refusal> {
     let failed =
         |info: &LoginInfo| Message::new(18456, 14, 1, format!("Login failed for user '{}'.", info.login));
-    if login7.is_integrated() {
+    if login7.is_integrated() && !any_password {
         let text = "Login failed. This server takes SQL logins only.".to_owned();
         return Err(vec![Message::new(18452, 14, 1, text)]);
     }
     let password = login7.password.to_text();
-    let known = |login: &&Login| login.name.eq_ignore_ascii_case(&info.login) && login.password == *password;
+    let known = |login: &&Login| {
+        any_password || (login.name.eq_ignore_ascii_case(&info.login) && login.password == *password)
+    };
     let Some(login) = config.logins.iter().find(known) else {
         let failed = failed(&info);
         return Err(vec![failed]);

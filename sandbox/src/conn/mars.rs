@@ -84,7 +84,11 @@ impl Mars {
             let Some(window) = self.smp.window(*sid) else {
                 continue;
             };
-            window.taken(if member.lane.has_room() { 0 } else { member.input.len() });
+            window.taken(if member.lane.has_room() {
+                0
+            } else {
+                member.input.len()
+            });
             if let Some(ack) = window.acknowledge() {
                 transport.queue(BytesMut::from(&ack.encode()[..]).freeze())?;
             }
@@ -93,9 +97,16 @@ impl Mars {
     }
 
     fn open(&mut self, sid: u16) {
-        let (server, chunks) = self.shared.backends.member(&self.group, &self.info, &self.shared.config);
+        let (server, chunks) = self
+            .shared
+            .backends
+            .member(&self.group, &self.info, &self.shared.config);
         let acknowledges = self.shared.backends.acknowledges_attention();
-        let chunks = if chunks { CHUNKS_WAITING_SHARED } else { CHUNKS_WAITING };
+        let chunks = if chunks {
+            CHUNKS_WAITING_SHARED
+        } else {
+            CHUNKS_WAITING
+        };
         let member = Member {
             lane: Lane::start(&self.info, server, chunks, acknowledges),
             framer: Framer::new(self.info.packet_size),

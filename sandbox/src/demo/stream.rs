@@ -6,7 +6,7 @@ use weir_tds::version::TdsVersion;
 
 use super::plan::{Plan, What};
 use super::tables::{CYCLE, Maker};
-use crate::sql::{Answer, Column, Fault, SqlType, to_wire};
+use crate::sql::{Answer, Column, Fault, Scratch, SqlType, to_wire};
 
 /// Token of a row without a bitmap.
 const ROW: u8 = 0xD1;
@@ -154,7 +154,7 @@ impl<'p> Encoder<'p> {
                     maker: column.maker,
                 });
             }
-            let mut scratch = String::new();
+            let mut scratch = Scratch::new();
             let value = to_wire(ValueRef::from(held), *kind, &mut scratch).unwrap_or(Value::Null);
             row.value(&def.ty, &value)?;
         }

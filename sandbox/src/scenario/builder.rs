@@ -13,7 +13,7 @@ impl Step {
         let one = |(name, kind): &(&str, &str)| ColumnSpec {
             name: (*name).to_owned(),
             kind: (*kind).to_owned(),
-            not_null: false,
+            ..ColumnSpec::default()
         };
         Self::Columns(columns.iter().map(one).collect())
     }

@@ -23,8 +23,18 @@
 //! ```
 
 mod builder;
+mod kinds;
+mod load;
+mod parts;
 mod play;
 mod stage;
+mod tokens;
+
+pub use load::LoadError;
+pub use parts::{
+    AltColumnSpec, ClassificationSpec, ColumnInfoSpec, ColumnSpec, Encrypted, Expected, FeatureAck, KeySpec,
+    Known, Round,
+};
 
 use std::fmt;
 use std::sync::Arc;
@@ -60,17 +70,16 @@ pub struct LoginScript {
     pub feature_acks: Vec<FeatureAck>,
     /// Never answer.
     pub never: bool,
-}
-
-/// A feature's acknowledgement.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FeatureAck {
-    /// Feature id.
-    pub id: u8,
-    /// Data, as hex.
-    #[serde(default)]
-    pub data: String,
+    /// Turns before the answer: SSPI and federated authentication. With any, no password is looked at.
+    pub rounds: Vec<Round<Step>>,
+    /// Every login is let in, integrated ones too.
+    pub any_password: bool,
+    /// The newest version that is spoken: `7.0`, `7.1`, `7.1r1`, `7.2`, `7.3a`, `7.3b`, `7.4`.
+    pub version: Option<String>,
+    /// FEDAUTHREQUIRED of PRELOGIN, told to clients that send it.
+    pub fed_auth_required: Option<u8>,
+    /// NONCEOPT of PRELOGIN, 32 bytes as hex, told to clients that send one.
+    pub nonce: Option<String>,
 }
 
 /// Steps for the requests that fit.
@@ -83,6 +92,8 @@ pub struct Rule {
     pub times: Option<u64>,
     /// What is played. The message ends behind the last step unless a step closed or hung the connection.
     pub steps: Vec<Step>,
+    /// What a meter must find in the answer.
+    pub known: Option<Known>,
 }
 
 /// Conditions; all that are given must hold.
@@ -125,20 +136,6 @@ impl fmt::Debug for Made {
     }
 }
 
-/// A column of a script: name and T-SQL type.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ColumnSpec {
-    /// Its name.
-    pub name: String,
-    /// As in a declaration: `int`, `nvarchar(max)`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Told as not nullable, with a fixed type where there is one.
-    #[serde(default)]
-    pub not_null: bool,
-}
-
 /// One step of an answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -154,6 +151,55 @@ pub enum Step {
         #[serde(default = "once")]
         times: u64,
     },
+    /// The same with a bitmap of the nulls: NBCROW.
+    NbcRows {
+        /// One per column.
+        values: Vec<serde_json::Value>,
+        /// How often.
+        #[serde(default = "once")]
+        times: u64,
+    },
+    /// COLMETADATA of a connection where column encryption was acknowledged.
+    EncryptedColumns {
+        /// The CekTable; may be empty.
+        keys: Vec<KeySpec>,
+        /// Columns.
+        columns: Vec<ColumnSpec>,
+    },
+    /// COLMETADATA of count 0xFFFF: the columns of before hold.
+    NoMetadata,
+    /// ALTMETADATA.
+    AltMetadata {
+        /// Ties rows to it.
+        id: u16,
+        /// Columns of the BY clause.
+        #[serde(default)]
+        by: Vec<u16>,
+        /// Computed columns.
+        columns: Vec<AltColumnSpec>,
+    },
+    /// ALTROW.
+    AltRow {
+        /// Its ALTMETADATA.
+        id: u16,
+        /// One per computed column.
+        values: Vec<serde_json::Value>,
+    },
+    /// ORDER: columns, from 1.
+    Order(Vec<u16>),
+    /// TABNAME: names in parts.
+    TabName(Vec<Vec<String>>),
+    /// COLINFO.
+    ColInfo(Vec<ColumnInfoSpec>),
+    /// OFFSET, before 7.2.
+    Offset {
+        /// Which keyword.
+        id: u16,
+        /// Where.
+        offset: u16,
+    },
+    /// DATACLASSIFICATION.
+    DataClassification(ClassificationSpec),
     /// The token byte of a ROW; its cells follow.
     RowStart,
     /// One cell of a row begun by `RowStart`, of the type of the column at this index.
@@ -179,6 +225,8 @@ pub enum Step {
     },
     /// Bytes of the token stream, as hex.
     Hex(String),
+    /// A captured reply: a vector's file beside the script. Only [`Scenario::load`] knows where that is.
+    Captured(String),
     /// Tokens made in Rust.
     #[serde(skip)]
     Made(Made),
@@ -211,6 +259,55 @@ pub enum Step {
     },
     /// RETURNSTATUS.
     ReturnStatus(i32),
+    /// RETURNVALUE.
+    ReturnValue {
+        /// Ordinal of the parameter.
+        #[serde(default)]
+        ordinal: u16,
+        /// Name with its `@`.
+        #[serde(default)]
+        name: String,
+        /// Type, as of a column.
+        #[serde(rename = "type")]
+        kind: String,
+        /// As in `Rows`.
+        value: serde_json::Value,
+    },
+    /// ENVCHANGE 21.
+    EnhancedRouting {
+        /// Server name.
+        server: String,
+        /// Port.
+        port: u16,
+        /// Database.
+        database: String,
+    },
+    /// ENVCHANGE 15, as hex: the one type whose value has a length of four bytes.
+    EnvPromote(String),
+    /// LOGINACK with this program name.
+    LoginAck(String),
+    /// FEATUREEXTACK.
+    FeatureExtAck(Vec<FeatureAck>),
+    /// SSPI, as hex.
+    Sspi(String),
+    /// FEDAUTHINFO.
+    FedAuthInfo {
+        /// The token service.
+        sts_url: String,
+        /// The server's principal.
+        spn: String,
+    },
+    /// SESSIONSTATE.
+    SessionState {
+        /// Sequence number.
+        sequence: u32,
+        /// Recoverable.
+        #[serde(default)]
+        recoverable: bool,
+        /// States.
+        #[serde(default)]
+        states: Vec<FeatureAck>,
+    },
     /// ENVCHANGE 20.
     Routing {
         /// Server name.

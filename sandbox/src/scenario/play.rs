@@ -10,7 +10,7 @@ use weir_tds::request::sql_batch::SqlBatch;
 use weir_tds::version::TdsVersion;
 
 use super::stage::{End, Stage, unhex};
-use super::{RequestKind, Scenario, Step, When};
+use super::{Expected, RequestKind, Scenario, Step, When};
 use crate::backend::{LoginAnswer, Serve};
 use crate::config::Config;
 use crate::conn::reply::{Reply, Stopped};
@@ -39,12 +39,45 @@ impl Scenario {
         match &self.login.answer {
             None => LoginAnswer::Usual {
                 extra: encode(&self.login.extra, info.version, server),
+                rounds: self
+                    .login
+                    .rounds
+                    .iter()
+                    .map(|round| {
+                        let kind = match round.expect {
+                            Expected::Sspi => PacketType::Sspi,
+                            Expected::FedAuthToken => PacketType::FedAuthToken,
+                        };
+                        (encode(&round.send, info.version, server), kind)
+                    })
+                    .collect(),
+                any_password: self.login.any_password || !self.login.rounds.is_empty(),
             },
             Some(steps) => LoginAnswer::Tokens {
                 tokens: encode(steps, info.version, server),
                 close: self.login.close,
             },
         }
+    }
+
+    /// The newest version that is spoken, if the script says.
+    pub(crate) fn version(&self) -> Option<TdsVersion> {
+        Some(match self.login.version.as_deref()? {
+            "7.0" => TdsVersion::V7_0,
+            "7.1" => TdsVersion::V7_1,
+            "7.1r1" => TdsVersion::V7_1Rev1,
+            "7.2" => TdsVersion::V7_2,
+            "7.3a" => TdsVersion::V7_3A,
+            "7.3b" => TdsVersion::V7_3B,
+            _ => TdsVersion::V7_4,
+        })
+    }
+
+    /// FEDAUTHREQUIRED and NONCEOPT of PRELOGIN.
+    pub(crate) fn fed_auth(&self) -> (Option<u8>, Option<[u8; 32]>) {
+        let nonce = self.login.nonce.as_deref().map(unhex);
+        let nonce = nonce.and_then(|bytes| bytes.try_into().ok());
+        (self.login.fed_auth_required, nonce)
     }
 
     pub(crate) fn feature_acks(&self) -> Vec<(u8, Vec<u8>)> {

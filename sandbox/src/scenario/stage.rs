@@ -1,16 +1,15 @@
 //! The steps of a script, played one by one onto the wire.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use rusqlite::types::{Value as Held, ValueRef};
-use weir_tds::build::{ColumnDef, TokenBuf, Value};
+use bytes::Bytes;
+use weir_tds::build::TokenBuf;
 use weir_tds::version::TdsVersion;
 
-use super::{ColumnSpec, DoneToken, Step};
+use super::Step;
+use super::kinds::Kind;
 use crate::conn::reply::{Out, Reply, Stopped};
-use crate::sql::{Column, SqlType, cast, to_wire};
-use crate::tokens::Message;
 
 /// Bytes gathered before they are handed on.
 const GATHER: usize = 16 * 1024;
@@ -31,9 +30,10 @@ pub(super) enum End {
 /// The answer in the making.
 pub(super) struct Stage<'p> {
     pub(super) tokens: TokenBuf,
-    server: &'p str,
-    defs: Vec<ColumnDef>,
-    kinds: Vec<SqlType>,
+    pub(super) server: &'p str,
+    pub(super) kinds: Vec<Kind>,
+    /// Types of the computed columns, by the id of their ALTMETADATA.
+    pub(super) alternates: HashMap<u16, Vec<Kind>>,
     split: Vec<usize>,
     split_at: usize,
     /// An ATTENTION was waited for: the script answers it itself.
@@ -45,8 +45,8 @@ impl<'p> Stage<'p> {
         Self {
             tokens: TokenBuf::new(version),
             server,
-            defs: Vec::new(),
             kinds: Vec::new(),
+            alternates: HashMap::new(),
             split: Vec::new(),
             split_at: 0,
             deaf: false,
@@ -70,8 +70,8 @@ impl<'p> Stage<'p> {
 
     fn step(&mut self, step: &Step, reply: &mut Reply, depth: u32) -> Result<End, Stopped> {
         match step {
-            Step::Rows { values, times } => {
-                let row = self.row(values);
+            Step::Rows { values, times } | Step::NbcRows { values, times } => {
+                let row = self.row(values, matches!(step, Step::NbcRows { .. }));
                 for _ in 0..*times {
                     self.tokens.raw(&row);
                     self.handed(reply)?;
@@ -138,100 +138,6 @@ impl<'p> Stage<'p> {
             token => self.token(token),
         }
         Ok(End::Message)
-    }
-
-    /// A step that only makes tokens.
-    pub(super) fn token(&mut self, step: &Step) {
-        match step {
-            Step::Columns(columns) => self.columns(columns),
-            Step::Rows { values, .. } => {
-                let row = self.row(values);
-                self.tokens.raw(&row);
-            }
-            Step::RowStart => {
-                self.tokens.begin_row();
-            }
-            Step::Cell { column, value } => self.cell(*column, value),
-            Step::Hex(hex) => {
-                self.tokens.raw(&unhex(hex));
-            }
-            Step::Made(made) => (made.0)(&mut self.tokens),
-            Step::Error {
-                number,
-                class,
-                state,
-                text,
-            } => {
-                Message::new(*number, *class, *state, text.as_str()).put(&mut self.tokens, self.server);
-            }
-            Step::Done {
-                kind,
-                status,
-                command,
-                rows,
-            } => {
-                let kind = match kind {
-                    DoneToken::Done => weir_tds::build::DoneKind::Done,
-                    DoneToken::Proc => weir_tds::build::DoneKind::Proc,
-                    DoneToken::InProc => weir_tds::build::DoneKind::InProc,
-                };
-                self.tokens.done_of(kind, *status, *command, *rows);
-            }
-            Step::ReturnStatus(status) => {
-                self.tokens.return_status(*status);
-            }
-            Step::Routing { server, port } => {
-                self.tokens.env_routing(*port, server);
-            }
-            Step::EnvText { kind, new, old } => {
-                self.tokens.env_text(*kind, new, old);
-            }
-            Step::EnvBytes { kind, new, old } => {
-                self.tokens.env_bytes(*kind, &unhex(new), &unhex(old));
-            }
-            _ => {}
-        }
-    }
-
-    fn columns(&mut self, columns: &[ColumnSpec]) {
-        let made: Vec<Column> = columns
-            .iter()
-            .map(|c| Column {
-                name: c.name.clone(),
-                kind: SqlType::from_declared(&c.kind).unwrap_or(SqlType::TEXT),
-                nullable: !c.not_null,
-                identity: false,
-            })
-            .collect();
-        let version = self.tokens.version();
-        self.defs = made.iter().map(|c| c.to_def(version)).collect();
-        self.kinds = made.iter().map(|c| c.kind.for_version(version)).collect();
-        if let Err(error) = self.tokens.col_metadata(&self.defs) {
-            tracing::warn!(%error, "a script's columns cannot be sent");
-        }
-    }
-
-    fn cell(&mut self, column: usize, value: &serde_json::Value) {
-        let (Some(def), Some(kind)) = (self.defs.get(column), self.kinds.get(column)) else {
-            return;
-        };
-        let (held, mut scratch) = (held(value, *kind), String::new());
-        let value = to_wire(ValueRef::from(&held), *kind, &mut scratch).unwrap_or(Value::Null);
-        if let Err(error) = self.tokens.value(&def.ty, &value) {
-            tracing::warn!(%error, column, "a script's value cannot be sent");
-        }
-    }
-
-    /// A whole row, encoded once.
-    fn row(&self, values: &[serde_json::Value]) -> BytesMut {
-        let mut inner = Stage::new(self.tokens.version(), self.server);
-        inner.defs.clone_from(&self.defs);
-        inner.kinds.clone_from(&self.kinds);
-        inner.tokens.begin_row();
-        for (column, value) in values.iter().enumerate() {
-            inner.cell(column, value);
-        }
-        inner.tokens.take()
     }
 
     /// A value of any length: at most one chunk of it is held at a time.
@@ -303,23 +209,6 @@ impl<'p> Stage<'p> {
         self.hand_on(reply)?;
         reply.finish()
     }
-}
-
-/// A script's value in the form that SQLite would hold.
-fn held(value: &serde_json::Value, kind: SqlType) -> Held {
-    let held = match value {
-        serde_json::Value::Null => Held::Null,
-        serde_json::Value::Bool(b) => Held::Integer(i64::from(*b)),
-        serde_json::Value::Number(n) => n
-            .as_i64()
-            .map_or_else(|| Held::Real(n.as_f64().unwrap_or(0.0)), Held::Integer),
-        serde_json::Value::String(s) => match s.strip_prefix("0x") {
-            Some(hex) if !kind.is_text() => Held::Blob(unhex(hex)),
-            _ => Held::Text(s.clone()),
-        },
-        other => Held::Text(other.to_string()),
-    };
-    cast(&held, kind, 0).unwrap_or(held)
 }
 
 /// Bytes of hex digits; anything else between them is skipped.

@@ -38,6 +38,7 @@ pub(crate) fn cast(value: &Held, target: SqlType, style: i64) -> Result<Held, Me
         SqlType::VarBinary(_) | SqlType::Binary(_) | SqlType::Image | SqlType::RowVersion => {
             Ok(binary(held, target))
         }
+        SqlType::Variant => Ok(value.clone()),
         kind if kind.is_moment() => moment(held, kind).map(Held::Text),
         kind => Ok(Held::Text(text(held, kind, style))),
     };
@@ -119,7 +120,7 @@ pub(super) fn exact(number: i128, scale: u8) -> Held {
 }
 
 fn guid(held: ValueRef<'_>) -> Result<Held, Misfit> {
-    let mut scratch = String::new();
+    let mut scratch = cell::Scratch::new();
     match cell::to_wire(held, SqlType::Guid, &mut scratch)? {
         weir_tds::build::Value::Guid(bytes) => Ok(Held::Text(cell::print_guid(cell::swap_guid(bytes)))),
         _ => Err(Misfit),

@@ -10,8 +10,8 @@ use super::types::{Length, SqlType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Misfit;
 
-/// Text made for a value that SQLite holds in another form.
-pub(crate) type Scratch = String;
+/// Bytes made for a value that SQLite holds in another form.
+pub(crate) type Scratch = Vec<u8>;
 
 /// The value for the wire; borrows from the row, or from `scratch` where a number is told as text.
 pub(crate) fn to_wire<'a>(
@@ -43,21 +43,65 @@ pub(crate) fn to_wire<'a>(
             };
             Ok(Value::Bytes(clip_bytes(bytes, kind)))
         }
+        SqlType::Variant => {
+            put_variant(held, scratch)?;
+            Ok(Value::Bytes(scratch))
+        }
         _ => {
             let text = match held {
                 ValueRef::Text(b) => std::str::from_utf8(b).map_err(|_| Misfit)?,
                 ValueRef::Blob(b) => {
-                    scratch.push_str(&String::from_utf8_lossy(b));
-                    scratch.as_str()
+                    scratch.extend_from_slice(String::from_utf8_lossy(b).as_bytes());
+                    std::str::from_utf8(scratch).map_err(|_| Misfit)?
                 }
                 other => {
-                    scratch.push_str(&print(other));
-                    scratch.as_str()
+                    scratch.extend_from_slice(print(other).as_bytes());
+                    std::str::from_utf8(scratch).map_err(|_| Misfit)?
                 }
             };
             Ok(Value::Str(clip_text(text, kind)))
         }
     }
+}
+
+/// Most bytes of a string inside a variant.
+const VARIANT_TEXT_MAX: usize = 8000;
+
+/// A variant as it stands behind its length: the inner type, what its kind needs, the value [MS-TDS 2.2.5.5.4]. SQLite
+/// keeps what a value is stored as, so the inner type is int, bigint, float, nvarchar or varbinary.
+fn put_variant(held: ValueRef<'_>, out: &mut Scratch) -> Result<(), Misfit> {
+    const COLLATION: [u8; 5] = weir_tds::build::Collation::LATIN1.0;
+    const MOST: [u8; 2] = 8000_u16.to_le_bytes();
+    match held {
+        ValueRef::Null => return Err(Misfit),
+        ValueRef::Integer(n) => match i32::try_from(n) {
+            Ok(n) => {
+                out.extend_from_slice(&[0x38, 0]);
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Err(_) => {
+                out.extend_from_slice(&[0x7F, 0]);
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+        },
+        ValueRef::Real(n) => {
+            out.extend_from_slice(&[0x3E, 0]);
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        ValueRef::Text(_) => {
+            out.extend_from_slice(&[0xE7, 7]);
+            out.extend_from_slice(&COLLATION);
+            out.extend_from_slice(&MOST);
+            let units = text_of(held)?.encode_utf16().take(VARIANT_TEXT_MAX / 2);
+            out.extend(units.flat_map(u16::to_le_bytes));
+        }
+        ValueRef::Blob(bytes) => {
+            out.extend_from_slice(&[0xA5, 2]);
+            out.extend_from_slice(&MOST);
+            out.extend_from_slice(bytes.get(..VARIANT_TEXT_MAX).unwrap_or(bytes));
+        }
+    }
+    Ok(())
 }
 
 /// A value as T-SQL prints it.
@@ -309,7 +353,7 @@ mod tests {
 
     #[test]
     fn datetime_ticks_are_three_hundredths() {
-        let mut scratch = String::new();
+        let mut scratch = Scratch::new();
         let value = to_wire(
             ValueRef::Text(b"1900-01-02 00:00:01"),
             SqlType::DateTime,

@@ -6,7 +6,7 @@ use sqlparser::ast::{Expr, SelectItem};
 use weir_tds::build::{ColumnDef, Value};
 
 use super::answer::Answer;
-use super::cell;
+use super::cell::{self, Scratch};
 use super::fault::Fault;
 use super::infer::Scope;
 use super::types::{Column, SqlType};
@@ -126,7 +126,7 @@ pub(super) fn send_row<'a>(
     kinds: &[SqlType],
     cell_at: impl Fn(usize) -> ValueRef<'a>,
 ) -> Result<(), Fault> {
-    let mut scratches: Vec<String> = vec![String::new(); kinds.len()];
+    let mut scratches: Vec<Scratch> = vec![Scratch::new(); kinds.len()];
     let mut values: Vec<Value<'_>> = Vec::with_capacity(kinds.len());
     for ((at, kind), scratch) in kinds.iter().enumerate().zip(&mut scratches) {
         let held = cell_at(at);

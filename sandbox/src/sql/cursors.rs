@@ -10,7 +10,9 @@ use super::columns::send_row;
 use super::connection::Connection;
 use super::fault::Fault;
 use super::parameters::Sent;
-use super::rpc::{Prepared, handle_of, integer_of, no_handle, optional_text, read_prepared, text_of, unsupported};
+use super::rpc::{
+    Prepared, handle_of, integer_of, no_handle, optional_text, read_prepared, text_of, unsupported,
+};
 use super::types::{Column, SqlType};
 use crate::tokens::{Message, command, status};
 use crate::tsql::Stmt;
@@ -136,14 +138,24 @@ impl Connection {
             }
             ProcId::CursorExecute => {
                 let prepared = self.prepared_statement(handle_of(sent)?)?;
-                let places = Places { cursor: 1, scroll: 2, concurrency: 3, rows: 4 };
+                let places = Places {
+                    cursor: 1,
+                    scroll: 2,
+                    concurrency: 3,
+                    rows: 4,
+                };
                 self.open_prepared(&prepared, sent, 5, &places, answer)
             }
             ProcId::CursorPrepExec => {
                 let (declared, text) = (optional_text(sent, 2), text_of(sent, 3)?);
                 let handle = self.keep(read_prepared(&text, &declared)?)?;
                 let prepared = self.prepared_statement(handle)?;
-                let places = Places { cursor: 1, scroll: 4, concurrency: 5, rows: 6 };
+                let places = Places {
+                    cursor: 1,
+                    scroll: 4,
+                    concurrency: 5,
+                    rows: 6,
+                };
                 let failed = self.open_prepared(&prepared, sent, 7, &places, answer)?;
                 return_int(answer, sent, 0, i64::from(handle))?;
                 Ok(failed)
@@ -186,7 +198,12 @@ impl Connection {
             String::new()
         };
         let prepared = read_prepared(&text, &declared)?;
-        let places = Places { cursor: 0, scroll: 2, concurrency: 3, rows: 4 };
+        let places = Places {
+            cursor: 0,
+            scroll: 2,
+            concurrency: 3,
+            rows: 4,
+        };
         self.open_prepared(&prepared, sent, 6, &places, answer)
     }
 
@@ -397,7 +414,11 @@ mod tests {
             (fetch::PREVIOUS, 0, 5, vec![1, 2, 3, 4, 5]),
             (fetch::ABSOLUTE, 11, 1, vec![]),
         ] {
-            assert_eq!(numbers(cursor.go(kind, row, rows)), want, "{kind:#x} {row} {rows}");
+            assert_eq!(
+                numbers(cursor.go(kind, row, rows)),
+                want,
+                "{kind:#x} {row} {rows}"
+            );
         }
     }
 }

@@ -32,7 +32,7 @@ mod types;
 
 pub(crate) use answer::Answer;
 pub(crate) use cast::cast;
-pub(crate) use cell::{print_guid, to_wire};
+pub(crate) use cell::{Scratch, print_guid, to_wire};
 pub(crate) use connection::Connection;
 pub(crate) use datetime::{DAY_1900, Moment};
 pub(crate) use facts::Variables;

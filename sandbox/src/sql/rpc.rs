@@ -283,7 +283,7 @@ pub(super) fn return_value(
 ) -> Result<(), Fault> {
     let kind = kind.for_version(answer.version());
     let ty = kind.to_wire(true);
-    let mut scratch = String::new();
+    let mut scratch = cell::Scratch::new();
     let value = cell::to_wire(ValueRef::from(value), kind, &mut scratch)
         .map_err(|_| Message::error(8114, format!("The value of {name} does not fit its type.")))?;
     answer

@@ -41,7 +41,11 @@ pub(super) fn read_table(parameter: &[u8], version: TdsVersion) -> Result<TableV
     let mut r = Reader::new(parameter, 0);
     let bad = |fail: Fail| -> Fault {
         let text = fail.into_error("table-valued parameter", 0).to_string();
-        Message::error(8014, format!("The incoming TDS protocol stream is incorrect: {text}.")).into()
+        Message::error(
+            8014,
+            format!("The incoming TDS protocol stream is incorrect: {text}."),
+        )
+        .into()
     };
     let infos = read_columns(&mut r, version).map_err(bad)?;
     let places = read_order(&mut r, &infos).map_err(bad)?;
@@ -140,7 +144,10 @@ impl Connection {
             let text = "Trying to pass a table-valued parameter with more columns than its type has.";
             return Err(Message::error(500, text).into());
         }
-        let names: Vec<String> = targets.iter().map(|c| bracketed(&c.name.value).to_string()).collect();
+        let names: Vec<String> = targets
+            .iter()
+            .map(|c| bracketed(&c.name.value).to_string())
+            .collect();
         let kinds: Vec<SqlType> = targets
             .iter()
             .map(|c| SqlType::from_ast(&c.data_type).unwrap_or(SqlType::TEXT))
@@ -163,7 +170,8 @@ impl Connection {
         // A column of an unknown type is refused here and not at the first use.
         ddl::create_temporary(name, columns)?;
         if !self.table_types().put(name, columns) {
-            let text = format!("The type '{name}' already exists, or you do not have permission to create it.");
+            let text =
+                format!("The type '{name}' already exists, or you do not have permission to create it.");
             return Err(Message::error(219, text).into());
         }
         Ok(())
@@ -173,8 +181,9 @@ impl Connection {
         if self.table_types().remove(name) || if_exists {
             return Ok(());
         }
-        let text =
-            format!("Cannot drop the type '{name}', because it does not exist or you do not have permission.");
+        let text = format!(
+            "Cannot drop the type '{name}', because it does not exist or you do not have permission."
+        );
         Err(Message::new(3701, 11, 5, text).into())
     }
 }

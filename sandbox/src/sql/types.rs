@@ -11,6 +11,8 @@ const MAX_DECLARED: u64 = 2_147_483_647;
 const DOUBLE_DIGITS: u8 = 15;
 /// The declared type of decimals with more digits.
 const EXACT: &str = "blob_decimal";
+/// The declared type of variants: values stay as they come.
+const VARIANT: &str = "blob_variant";
 
 /// Length of a string or binary type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,7 @@ pub(crate) enum SqlType {
     Image,
     Xml,
     RowVersion,
+    Variant,
 }
 
 /// A column of a result or table.
@@ -154,8 +157,7 @@ impl SqlType {
             "ntext" => Self::NText,
             "image" | "blob" => Self::Image,
             "xml" => Self::Xml,
-            // Its inner type would have to be kept per value; clients see what it prints.
-            "sql_variant" => Self::TEXT,
+            "sql_variant" | VARIANT => Self::Variant,
             "rowversion" | "timestamp" => Self::RowVersion,
             _ => return None,
         })
@@ -168,6 +170,7 @@ impl SqlType {
             Self::Decimal { precision, scale } if precision > DOUBLE_DIGITS => {
                 format!("{EXACT}({precision},{scale})")
             }
+            Self::Variant => VARIANT.to_owned(),
             other => other.declared(),
         }
     }
@@ -224,6 +227,7 @@ impl SqlType {
             Self::Image => "image",
             Self::Xml => "xml",
             Self::RowVersion => "rowversion",
+            Self::Variant => "sql_variant",
         }
     }
 
@@ -342,6 +346,7 @@ impl SqlType {
             Self::NText => ColumnType::NText(collation),
             Self::Image => ColumnType::Image,
             Self::Xml => ColumnType::Xml(None),
+            Self::Variant => ColumnType::Variant,
         }
     }
 }

@@ -65,10 +65,7 @@ pub(crate) enum Stmt {
     /// `DROP PROCEDURE [IF EXISTS] name`.
     DropProcedure { name: String, if_exists: bool },
     /// `CREATE TYPE name AS TABLE (…)`.
-    CreateTableType {
-        name: String,
-        columns: Vec<ColumnDef>,
-    },
+    CreateTableType { name: String, columns: Vec<ColumnDef> },
     /// `DROP TYPE [IF EXISTS] name`.
     DropType { name: String, if_exists: bool },
     /// Accepted and without effect here: `DBCC …`, `CHECKPOINT`, `GRANT …`.

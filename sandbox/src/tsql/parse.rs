@@ -73,12 +73,14 @@ fn syntax_error(error: &ParserError) -> SyntaxError {
 /// True for the words that T-SQL reserves, of which error 156 speaks.
 fn is_keyword(word: &str) -> bool {
     const RESERVED: [&str; 40] = [
-        "ALL", "ALTER", "AND", "ANY", "AS", "BEGIN", "BETWEEN", "BY", "CASE", "CREATE", "CROSS", "DECLARE", "DELETE",
-        "DISTINCT", "DROP", "ELSE", "END", "EXEC", "EXISTS", "FROM", "GROUP", "HAVING", "IF", "IN", "INNER",
-        "INSERT", "INTO", "IS", "JOIN", "LEFT", "LIKE", "NOT", "ON", "OR", "ORDER", "SELECT", "SET", "TOP", "UPDATE",
-        "WHERE",
+        "ALL", "ALTER", "AND", "ANY", "AS", "BEGIN", "BETWEEN", "BY", "CASE", "CREATE", "CROSS", "DECLARE",
+        "DELETE", "DISTINCT", "DROP", "ELSE", "END", "EXEC", "EXISTS", "FROM", "GROUP", "HAVING", "IF", "IN",
+        "INNER", "INSERT", "INTO", "IS", "JOIN", "LEFT", "LIKE", "NOT", "ON", "OR", "ORDER", "SELECT", "SET",
+        "TOP", "UPDATE", "WHERE",
     ];
-    RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(word))
+    RESERVED
+        .iter()
+        .any(|reserved| reserved.eq_ignore_ascii_case(word))
 }
 
 pub(super) struct Reader<'a> {

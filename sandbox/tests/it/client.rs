@@ -17,6 +17,7 @@ use weir_tds::password::Password;
 use weir_tds::prelogin::{Encryption, EncryptionOption, Prelogin, TlsScope, accept};
 use weir_tds::request::{RequestOptions, sql_batch};
 use weir_tds::version::TdsVersion;
+use weir_tds::walker::WalkerOptions;
 
 use crate::reading::{Event, Reading, Response};
 
@@ -27,13 +28,19 @@ pub(crate) struct Client {
     stream: TcpStream,
     /// Present while bytes go through TLS.
     tls: Option<ClientConnection>,
-    input: BytesMut,
+    pub(crate) input: BytesMut,
     framer: Framer,
     pub(crate) version: TdsVersion,
     pub(crate) packet_size: u16,
     pub(crate) login: Response,
     /// ENCRYPTION of the server's PRELOGIN.
     pub(crate) answered: Option<Encryption>,
+    /// MARS of the server's PRELOGIN.
+    pub(crate) mars: Option<bool>,
+    /// What the responses' layout depends on beside the version.
+    pub(crate) walker: WalkerOptions,
+    /// Samples are read whose DONEs promise what does not come.
+    pub(crate) lenient: bool,
 }
 
 pub(crate) struct Wish {
@@ -44,6 +51,7 @@ pub(crate) struct Wish {
     pub(crate) packet_size: u32,
     pub(crate) features: Vec<Feature>,
     pub(crate) tls: Option<TlsWish>,
+    pub(crate) mars: bool,
 }
 
 /// How a client encrypts.
@@ -70,6 +78,7 @@ impl Default for Wish {
             packet_size: 4096,
             features: vec![],
             tls: None,
+            mars: false,
         }
     }
 }
@@ -88,6 +97,32 @@ impl Client {
 
     /// As `login`; `None` if the server closed before LOGIN7, or its answer leaves the client no way to go on.
     pub(crate) async fn try_login(addr: SocketAddr, wish: Wish) -> Option<Self> {
+        let mut client = Self::try_begin(addr, wish).await?;
+        client.login = client.response().await;
+        Some(client)
+    }
+
+    /// Up to the sent LOGIN7.
+    pub(crate) async fn begin(addr: SocketAddr, wish: Wish) -> Self {
+        Self::try_begin(addr, wish).await.expect("agreed")
+    }
+
+    /// The server's answer to a PRELOGIN.
+    pub(crate) async fn prelogin(addr: SocketAddr, asked: &Prelogin) -> Prelogin {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let mut out = BytesMut::new();
+        let (kind, status) = (PacketType::Prelogin, PacketStatus::NORMAL);
+        write_message(&mut out, kind, status, 4096, 0, FIRST_PACKET_ID, &asked.encode());
+        stream.write_all(&out).await.unwrap();
+        let mut answer = BytesMut::new();
+        let framer = Framer::new(4096);
+        while !matches!(framer.next(&answer).unwrap(), Frame::Packet(_)) {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        Prelogin::parse(&answer[HEADER_LEN..]).unwrap()
+    }
+
+    async fn try_begin(addr: SocketAddr, wish: Wish) -> Option<Self> {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self {
@@ -99,6 +134,9 @@ impl Client {
             packet_size: 4096,
             login: Response::default(),
             answered: None,
+            mars: None,
+            walker: WalkerOptions::new(wish.version),
+            lenient: false,
         };
         let asked = wish.tls.as_ref().map_or(Encryption::NotSup, |tls| tls.encryption);
         if let Some(tls) = wish.tls.as_ref().filter(|tls| tls.strict) {
@@ -107,6 +145,7 @@ impl Client {
         let prelogin = Prelogin {
             version: [11, 0, 0, 0, 0, 0],
             encryption: Some(EncryptionOption::plain(asked)),
+            mars: wish.mars.then_some(true),
             ..Prelogin::default()
         };
         client
@@ -114,7 +153,9 @@ impl Client {
             .await;
         let (header, body) = client.packet().await?;
         assert_eq!(header.kind, PacketType::TabularResult);
-        let answer = Prelogin::parse(&body).unwrap().encryption.unwrap().mode;
+        let told = Prelogin::parse(&body).unwrap();
+        client.mars = told.mars;
+        let answer = told.encryption.unwrap().mode;
         client.answered = Some(answer);
         let strict = wish.tls.as_ref().is_some_and(|tls| tls.strict);
         let scope = if strict {
@@ -122,11 +163,7 @@ impl Client {
         } else {
             accept(asked, Some(EncryptionOption::plain(answer)))?
         };
-        if let Some(tls) = wish
-            .tls
-            .as_ref()
-            .filter(|_| !strict && scope != TlsScope::None)
-        {
+        if let Some(tls) = wish.tls.as_ref().filter(|_| !strict && scope != TlsScope::None) {
             client.handshake(tls.client(), true).await;
         }
         let login = Login7 {
@@ -145,7 +182,6 @@ impl Client {
         if scope == TlsScope::LoginOnly {
             client.tls = None;
         }
-        client.login = client.response().await;
         Some(client)
     }
 
@@ -235,29 +271,47 @@ impl Client {
                 let mut packet = self.input.split_to(usize::from(header.length));
                 return Some((header, packet.split_off(HEADER_LEN)));
             }
-            let mut bytes = BytesMut::with_capacity(64 * 1024);
-            let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut bytes)).await;
-            if read.expect("nothing came within the deadline").unwrap_or(0) == 0 {
+            if !self.fill().await {
                 return None;
-            }
-            let Some(tls) = &mut self.tls else {
-                self.input.extend_from_slice(&bytes);
-                continue;
-            };
-            while bytes.has_remaining() {
-                let taken = tls.read_tls(&mut &bytes[..]).unwrap();
-                bytes.advance(taken);
-                let state = tls.process_new_packets().unwrap();
-                let mut plain = vec![0; state.plaintext_bytes_to_read()];
-                tls.reader().read_exact(&mut plain).unwrap();
-                self.input.extend_from_slice(&plain);
             }
         }
     }
 
+    /// Reads what comes next into `input`; false when the server has closed.
+    pub(crate) async fn fill(&mut self) -> bool {
+        let mut bytes = BytesMut::with_capacity(64 * 1024);
+        let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut bytes)).await;
+        if read.expect("nothing came within the deadline").unwrap_or(0) == 0 {
+            return false;
+        }
+        let Some(tls) = &mut self.tls else {
+            self.input.extend_from_slice(&bytes);
+            return true;
+        };
+        while bytes.has_remaining() {
+            let taken = tls.read_tls(&mut &bytes[..]).unwrap();
+            bytes.advance(taken);
+            let state = tls.process_new_packets().unwrap();
+            let mut plain = vec![0; state.plaintext_bytes_to_read()];
+            tls.reader().read_exact(&mut plain).unwrap();
+            self.input.extend_from_slice(&plain);
+        }
+        true
+    }
+
+    /// Reads what still comes of a response that the server breaks off.
+    pub(crate) async fn until_close(&mut self) -> Reading {
+        let mut reading = Reading::new(self.version);
+        while let Some((header, body)) = self.packet().await {
+            reading.take(&header, &body);
+        }
+        reading
+    }
+
     /// The next whole message; panics where a message is not well formed.
     pub(crate) async fn response(&mut self) -> Response {
-        let mut reading = Reading::new(self.version);
+        let mut reading = Reading::with(self.walker);
+        reading.lenient = self.lenient;
         loop {
             let (header, body) = self.packet().await.expect("the server closed in mid-message");
             assert_eq!(header.kind, PacketType::TabularResult);

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod client;
+mod cursors;
+mod library;
 mod login;
+mod mars;
 mod reading;
 mod requests;
 mod scenario;

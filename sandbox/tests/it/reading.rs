@@ -74,17 +74,24 @@ impl Response {
 /// A response in the making.
 pub(crate) struct Reading {
     pub(crate) walker: Walker,
+    options: WalkerOptions,
     version: TdsVersion,
+    pub(crate) lenient: bool,
     pub(crate) response: Response,
     pub(crate) sizes: Vec<u16>,
 }
 
 impl Reading {
     pub(crate) fn new(version: TdsVersion) -> Self {
-        let walker = Walker::new(WalkerOptions::new(version));
+        Self::with(WalkerOptions::new(version))
+    }
+
+    pub(crate) fn with(options: WalkerOptions) -> Self {
         Self {
-            walker,
-            version,
+            walker: Walker::new(options),
+            options,
+            version: options.version,
+            lenient: false,
             response: Response::default(),
             sizes: Vec::new(),
         }
@@ -140,7 +147,7 @@ impl Reading {
             }
             TokenKind::ReturnStatus => Event::Status(ReturnStatus::parse(bytes).unwrap().0),
             TokenKind::ReturnValue => {
-                let value = ReturnValue::parse(bytes, &WalkerOptions::new(version)).unwrap();
+                let value = ReturnValue::parse(bytes, &self.options).unwrap();
                 Event::Value(
                     value.name,
                     value.value.filter(|v| !v.null).map(|v| v.data.to_vec()),
@@ -157,6 +164,9 @@ impl Reading {
 
     pub(crate) fn end(&mut self) -> Response {
         self.walker.end_message().unwrap();
+        if self.lenient {
+            return self.response.clone();
+        }
         let dones = self.response.dones();
         let (last, before) = dones.split_last().expect("a message without any DONE");
         assert_eq!(

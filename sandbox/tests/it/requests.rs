@@ -16,7 +16,7 @@ const TEXT: ColumnType = ColumnType::NVarChar(8000, Collation::LATIN1);
 const INT: ColumnType = ColumnType::IntN(4);
 
 impl Client {
-    async fn rpc(&mut self, build: impl FnOnce(&mut RpcBuf)) -> Response {
+    pub(crate) async fn rpc(&mut self, build: impl FnOnce(&mut RpcBuf)) -> Response {
         let mut rpc = RpcBuf::new(self.options(), 0);
         build(&mut rpc);
         let body = rpc.finish();

@@ -131,7 +131,13 @@ async fn every_client_mode_meets_every_server_mode() {
         (P::Required, [None, Some(Req), Some(Req), Some(Req), Some(NotSup)]),
         (P::Strict, [None, None, None, None, Some(NotSup)]),
     ];
-    let clients = [(NotSup, false), (Off, false), (On, false), (Req, false), (NotSup, true)];
+    let clients = [
+        (NotSup, false),
+        (Off, false),
+        (On, false),
+        (Req, false),
+        (NotSup, true),
+    ];
     for (policy, row) in table {
         let server = encrypted(policy).await;
         for ((asked, strict), want) in clients.into_iter().zip(row) {
