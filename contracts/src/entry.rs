@@ -71,7 +71,8 @@ pub struct UsageRecord {
     pub request: u64,
     /// Kind of the request.
     pub kind: RequestKind,
-    /// 1 in the last part of a request, 0 in interim parts; the request price follows it.
+    /// Requests that begin in this part: 1 in the first (an RPC message counts each of its calls), 0 in a later one without
+    /// further calls; the request price follows it.
     pub requests: u64,
     /// ROW and NBCROW tokens delivered.
     pub rows: u64,

@@ -13,7 +13,7 @@ use crate::{
     driver::World,
     journal::{Journal, JournalError, JournalOptions},
     listener, outboxes,
-    session::{MarsOffer, Settings, encryption::Renewable},
+    session::{MarsOffer, Settings, encryption::Renewable, tally::Tally},
     ship::Shipper,
     tls,
 };
@@ -84,6 +84,7 @@ pub struct Running {
     credit: Credit,
     shipper: Shipper,
     journal: Journal,
+    tally: Arc<Tally>,
 }
 
 /// Starts the proxy: the journal is recovered, the listener is bound.
@@ -93,6 +94,7 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.checked()?;
     let settings = settings(&config)?;
+    let tally = Arc::clone(&settings.tally);
     // Before the journal, whose opening begins an epoch.
     let outbox = outboxes::open(&config).await?;
     let (dir, options) = (config.data_dir.clone(), JournalOptions::default());
@@ -157,6 +159,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         credit,
         shipper,
         journal,
+        tally,
     })
 }
 
@@ -183,12 +186,19 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
         login_deadline: Duration::from_millis(config.login_deadline_ms),
         cut_deadline: Duration::from_millis(config.cut_deadline_ms),
         gate_name: config.gate_name.clone(),
+        tally: Arc::default(),
         product_version: PRODUCT_VERSION,
         journal_ready: Box::new(|| true),
     })
 }
 
 impl Running {
+    /// What sessions could not read since the start.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Stops in order: no new clients, sessions end, leases are closed, the journal is shipped as far as it goes.
     pub async fn stop(self) {
         self.stop.cancel();

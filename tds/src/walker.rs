@@ -104,8 +104,9 @@ pub struct Walker {
     rows: u64,
     result_sets: u64,
     payload: u64,
-    /// Offset of the token in hand.
+    /// Offset of the token in hand, and its kind.
     token_offset: u64,
+    token_in_hand: Option<TokenKind>,
     failed: Option<WireError>,
 }
 
@@ -125,8 +126,15 @@ impl Walker {
             result_sets: 0,
             payload: 0,
             token_offset: 0,
+            token_in_hand: None,
             failed: None,
         }
+    }
+
+    /// After an error: the token in which it was found; none if its first byte names no token.
+    #[must_use]
+    pub const fn token_at_fault(&self) -> Option<TokenKind> {
+        self.token_in_hand
     }
 
     /// The options in force.
@@ -260,7 +268,9 @@ impl Walker {
                     let Some(byte) = run.input.get(run.at) else {
                         return Ok(Stop::NeedMore);
                     };
+                    self.token_in_hand = None;
                     let kind = self.token_kind(*byte)?;
+                    self.token_in_hand = Some(kind);
                     if !kind.is_row() {
                         return self.begin_token(kind, run);
                     }

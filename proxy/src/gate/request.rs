@@ -7,6 +7,7 @@ use weir_tds::{
     request::{
         RequestOptions,
         all_headers::AllHeaders,
+        bulk_load::BulkKind,
         rpc::{Call, ProcId, RpcReader},
         sql_batch::{self, SqlBatch},
         transaction::TransactionRequest,
@@ -14,10 +15,17 @@ use weir_tds::{
     version::TdsVersion,
 };
 
-use super::{command::Command, exempt::all_exempt, lexer::lex};
+use super::{
+    command::Command,
+    exempt::all_exempt,
+    lexer::{Lexeme, lex},
+};
 
 /// Names under which drivers pass the statement of `sp_executesql`: mostly none.
 const STATEMENT_NAMES: &[&str] = &["", "@stmt", "@statement"];
+
+/// How clients of before TDS 7.1 reset a pooled connection; it does what the reset bit does.
+const RESET_PROCEDURE: &str = "sp_reset_connection";
 
 /// What the gate makes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,29 +40,64 @@ pub enum Verdict {
     Malformed(String),
 }
 
+/// A verdict, and what a bulk load that may follow belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// What the gate makes of the request.
+    pub verdict: Verdict,
+    /// What the next bulk message belongs to.
+    pub next_bulk: BulkKind,
+}
+
 /// Judges a whole request body.
 #[must_use]
-pub fn judge(kind: PacketType, body: &[u8], version: TdsVersion) -> Verdict {
+pub fn judge(kind: PacketType, body: &[u8], version: TdsVersion) -> Judged {
     let options = RequestOptions::new(version);
-    match kind {
+    let mut next_bulk = BulkKind::Rows;
+    let verdict = match kind {
         PacketType::SqlBatch => match SqlBatch::parse(body, options) {
-            Ok(batch) => judge_text(&batch.text()),
+            Ok(batch) => match lex(&batch.text()) {
+                Some(lexemes) => {
+                    next_bulk = bulk_after(&lexemes);
+                    judge_lexemes(&lexemes)
+                }
+                None => Verdict::Normal,
+            },
             Err(error) => Verdict::Malformed(error.to_string()),
         },
         PacketType::Rpc => judge_rpc(body, options),
         PacketType::TransactionManager => judge_transaction(body, version),
         _ => Verdict::Normal,
+    };
+    Judged { verdict, next_bulk }
+}
+
+/// What the bulk message behind a batch belongs to. A value only if the batch is one WRITETEXT BULK or UPDATETEXT BULK
+/// and nothing that could begin a bulk load of rows: rows that were taken for a value would not be counted.
+fn bulk_after(lexemes: &[Lexeme<'_>]) -> BulkKind {
+    let starts = |words: &[&str]| lexemes.first().is_some_and(|l| words.iter().any(|w| l.is(w)));
+    let begins_rows = |l: &Lexeme<'_>| {
+        ["INSERT", "EXEC", "EXECUTE", "IF", "WHILE"]
+            .iter()
+            .any(|w| l.is(w))
+    };
+    let bulk = lexemes.get(1).is_some_and(|l| l.is("BULK"));
+    if starts(&["WRITETEXT", "UPDATETEXT"]) && bulk && !lexemes.iter().any(begins_rows) {
+        BulkKind::Text
+    } else {
+        BulkKind::Rows
     }
 }
 
 fn judge_text(text: &str) -> Verdict {
-    let Some(lexemes) = lex(text) else {
-        return Verdict::Normal;
-    };
-    if let Some(command) = Command::of_batch(&lexemes) {
+    lex(text).map_or(Verdict::Normal, |lexemes| judge_lexemes(&lexemes))
+}
+
+fn judge_lexemes(lexemes: &[Lexeme<'_>]) -> Verdict {
+    if let Some(command) = Command::of_batch(lexemes) {
         return Verdict::Command(command);
     }
-    if all_exempt(&lexemes) {
+    if all_exempt(lexemes) {
         Verdict::Exempt
     } else {
         Verdict::Normal
@@ -99,8 +142,12 @@ fn judge_calls(body: &[u8], options: RequestOptions) -> Result<Verdict, WireErro
 }
 
 fn judge_call(call: &Call<'_>, reader: &mut RpcReader<'_>) -> Result<Verdict, WireError> {
-    if let Some(command) = Command::of_rpc_name(&call.procedure.name()) {
+    let name = call.procedure.name();
+    if let Some(command) = Command::of_rpc_name(&name) {
         return Ok(Verdict::Command(command));
+    }
+    if name.eq_ignore_ascii_case(RESET_PROCEDURE) {
+        return Ok(Verdict::Exempt);
     }
     Ok(match call.procedure.id() {
         Some(id) if id.gives_back() => Verdict::Exempt,

@@ -225,7 +225,7 @@ impl Books {
             session: u64::from(head.session),
             request: u64::from(head.request),
             kind: head.kind,
-            requests: u64::from(state.counts_request),
+            requests: u64::from(state.requests),
             rows: if bulk { 0 } else { state.rows },
             rows_affected: 0,
             result_sets: u64::from(state.result_sets),

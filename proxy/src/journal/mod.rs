@@ -35,8 +35,8 @@ pub use recovery::Recovered;
 pub use segment::Position;
 pub use slot::Slot;
 pub use types::{
-    ARCHIVE_KEEP, BYTES_MAX, Durability, JournalError, JournalOptions, LeaseRecord, SEGMENT_BYTES, SLOTS_MAX,
-    SessionRecord, SlotHead, SlotState, SlotsExhausted,
+    ARCHIVE_KEEP, BYTES_MAX, Durability, JournalError, JournalOptions, LeaseRecord, REQUESTS_MAX,
+    SEGMENT_BYTES, SLOTS_MAX, SessionRecord, SlotHead, SlotState, SlotsExhausted,
 };
 
 use self::{

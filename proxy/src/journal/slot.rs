@@ -18,17 +18,19 @@ use tokio::sync::mpsc;
 use weir_contracts::entry::RequestKind;
 
 use super::{
-    types::{JournalError, SlotHead, SlotState, SlotsExhausted},
+    types::{JournalError, REQUESTS_MAX, SlotHead, SlotState, SlotsExhausted},
     writer::Command,
 };
 
 /// Bytes of a slot; divides every sector size, so a slot never straddles two sectors.
 pub(crate) const SLOT_BYTES: usize = 64;
 const QUANTITY_MAX: u64 = (1 << 48) - 1;
-const RESULT_SETS_MAX: u32 = (1 << 24) - 1;
+const RESULT_SETS_MAX: u32 = (1 << 16) - 1;
 const KIND_MASK: u8 = 0b0000_0111;
 const UNPARSED: u8 = 0b0000_1000;
 const COUNTS_REQUEST: u8 = 0b0001_0000;
+/// Shift of the upper three bits of the further requests.
+const FURTHER_SHIFT: u32 = 5;
 
 /// What a slot on disk says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ fn check_sum(number: u32, bytes: &[u8]) -> u32 {
 
 impl SlotImage {
     /// Layout: rows, bytes out, bytes in, server nanos (6 bytes each), cost, start (8 each), session, request, lease (4 each), result
-    /// sets (3), kind and flags (1), generation (4), check sum (4); all little-endian.
+    /// sets (2), further requests (1 and three bits of the next), kind and flags (1), generation (4), check sum (4); all little-endian.
     pub(crate) fn encode(&self, number: u32) -> io::Result<[u8; SLOT_BYTES]> {
         let (head, state) = (&self.head, &self.state);
         let mut out = [0; SLOT_BYTES];
@@ -79,10 +81,19 @@ impl SlotImage {
         out[40..44].copy_from_slice(&head.session.to_le_bytes());
         out[44..48].copy_from_slice(&head.request.to_le_bytes());
         out[48..52].copy_from_slice(&state.lease_number.to_le_bytes());
-        out[52..55].copy_from_slice(&state.result_sets.min(RESULT_SETS_MAX).to_le_bytes()[..3]);
+        out[52..54].copy_from_slice(&state.result_sets.min(RESULT_SETS_MAX).to_le_bytes()[..2]);
+        if state.requests > REQUESTS_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "more requests than a slot counts: end the part",
+            ));
+        }
+        let [low, high, ..] = state.requests.saturating_sub(1).to_le_bytes();
+        out[54] = low;
         out[55] = kind_code(head.kind)
+            | high << FURTHER_SHIFT
             | if state.unparsed { UNPARSED } else { 0 }
-            | if state.counts_request { COUNTS_REQUEST } else { 0 };
+            | if state.requests > 0 { COUNTS_REQUEST } else { 0 };
         out[56..60].copy_from_slice(&self.generation.to_le_bytes());
         let sum = check_sum(number, &out[..60]);
         out[60..].copy_from_slice(&sum.to_le_bytes());
@@ -104,6 +115,7 @@ impl SlotImage {
         };
         let half = |at: usize| u32::try_from(word(at, 4)).unwrap_or(u32::MAX);
         let flags = bytes[55];
+        let further = u32::from(bytes[54]) | u32::from(flags >> FURTHER_SHIFT) << 8;
         let kind = match flags & KIND_MASK {
             1 => RequestKind::Batch,
             2 => RequestKind::Rpc,
@@ -121,12 +133,16 @@ impl SlotImage {
             },
             state: SlotState {
                 lease_number: half(48),
-                counts_request: flags & COUNTS_REQUEST != 0,
+                requests: if flags & COUNTS_REQUEST == 0 {
+                    0
+                } else {
+                    further + 1
+                },
                 rows: word(0, 6),
                 bytes_out: word(6, 6),
                 bytes_in: word(12, 6),
                 server_nanos: word(18, 6),
-                result_sets: u32::try_from(word(52, 3)).unwrap_or(RESULT_SETS_MAX),
+                result_sets: u32::try_from(word(52, 2)).unwrap_or(RESULT_SETS_MAX),
                 cost_nanos: word(24, 8).cast_signed(),
                 unparsed: flags & UNPARSED != 0,
             },
@@ -308,7 +324,7 @@ mod tests {
             },
             state: SlotState {
                 lease_number: 3,
-                counts_request: true,
+                requests: REQUESTS_MAX,
                 rows: QUANTITY_MAX,
                 bytes_out: 1,
                 bytes_in: 2,

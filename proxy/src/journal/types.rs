@@ -151,15 +151,19 @@ pub struct SlotHead {
     pub started_unix_nanos: u64,
 }
 
+/// Most requests of one record part: what a slot can hold.
+pub const REQUESTS_MAX: u32 = 1 << 11;
+
 /// Running totals of an open record part: all that is needed to make a usage record of the slot alone.
 ///
-/// Bounds: the four quantities and `server_nanos` fit 48 bits (281 TB, 78 hours), `result_sets` saturates at 24 bits.
+/// Bounds: the four quantities and `server_nanos` fit 48 bits (281 TB, 78 hours), `result_sets` saturates at 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SlotState {
     /// Number of the lease that pays, 0 for none.
     pub lease_number: u32,
-    /// `cost_nanos` includes the request's own price (`UsageRecord::requests` = 1).
-    pub counts_request: bool,
+    /// Requests whose own price `cost_nanos` includes: 0 in a later part, more than 1 for several calls in one message; at most
+    /// [`REQUESTS_MAX`].
+    pub requests: u32,
     /// Rows delivered; for [`RequestKind::BulkLoad`] rows uploaded (a bulk load returns none).
     pub rows: u64,
     /// Token-stream bytes delivered.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::Outcome;
 use weir_tds::{
     packet::{PacketHeader, PacketStatus},
-    token::{EnvChange, TokenKind, env},
+    token::{Done, DoneStatus, EnvChange, TokenKind, env},
     walker::{Budget, Step},
 };
 
@@ -63,7 +63,9 @@ impl Relay {
             self.settle(meter);
         }
         // The answer about credit is still to come if it was not the reason.
-        self.stale_credit += u32::from(matches!(open.stage, Stage::WaitCredit));
+        let waits = matches!(open.stage, Stage::WaitCredit) || std::mem::take(&mut self.upload_waits);
+        self.stale_credit += u32::from(waits);
+        self.brought = None;
         let open = self.open.insert(open);
         let version = self.options.version;
         let tokens = match cause {
@@ -150,6 +152,7 @@ impl Relay {
     ) -> Result<bool, SessionEnd> {
         let Some(Open {
             stage: Stage::Cut(cut),
+            attentions: open_attentions,
             ..
         }) = &mut self.open
         else {
@@ -166,6 +169,16 @@ impl Relay {
                 Step::NeedMore => break,
                 Step::BudgetSpent => {}
                 Step::Token(token) => {
+                    let acknowledges = token.kind.is_done()
+                        && Done::parse(token.bytes, self.options.version)
+                            .is_ok_and(|done| done.status.contains(DoneStatus::ATTN));
+                    if acknowledges && *open_attentions > 0 {
+                        // The client's own, put into the answer that is thrown away: it gets one from us.
+                        *open_attentions -= 1;
+                        cut.owed_acks += 1;
+                    } else if acknowledges {
+                        cut.messages_left = 1;
+                    }
                     let keep = match token.kind {
                         TokenKind::EnvChange => {
                             EnvChange::parse(token.bytes).is_ok_and(|e| KEPT_CHANGES.contains(&e.kind))
@@ -186,16 +199,33 @@ impl Relay {
             self.walker.begin_message();
             cut.blind = false;
             cut.messages_left = cut.messages_left.saturating_sub(1);
-            if cut.messages_left == 0 {
-                self.finish_cut(cx)?;
-            }
+            self.finish_cut_if_drained(cx)?;
         }
         Ok(true)
     }
 
+    /// Ends the cut when the server is done and the client has sent its request to the end: an answer before that would
+    /// reach a driver that is still writing. The client has the time it wants for that.
+    pub(super) fn finish_cut_if_drained(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let Some(Open {
+            stage: Stage::Cut(cut),
+            ..
+        }) = &self.open
+        else {
+            return Ok(());
+        };
+        if cut.messages_left > 0 {
+            return Ok(());
+        }
+        *cx.deadline = None;
+        if matches!(self.upload, Upload::Skip(_)) {
+            return Ok(());
+        }
+        self.finish_cut(cx)
+    }
+
     /// The server is done: the client gets what was kept, the refusal, and the acknowledgements that are owed.
     fn finish_cut(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        *cx.deadline = None;
         let Some(open) = &mut self.open else {
             return Ok(());
         };

@@ -1,7 +1,5 @@
 //! Server → client: each packet is walked, paid for, journaled by the driver, and only then forwarded as it came.
 
-use std::sync::Arc;
-
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
     error::WireError,
@@ -36,10 +34,11 @@ enum Seen {
 }
 
 impl Relay {
-    pub(super) fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
-        let purse = Arc::clone(&self.purse);
-        let mut till = Till::new(&*purse);
-        self.leave_closing_lease(cx);
+    pub(super) fn pump_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        till: &mut Till<'_>,
+    ) -> Result<(), SessionEnd> {
         // A cut goes on behind a client that reads slowly: the server owes its acknowledgement within a deadline.
         while cx.client.out.len() < cx.settings.chunk_bytes || self.is_cutting() {
             let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
@@ -55,23 +54,24 @@ impl Relay {
                 return Err(server_fault("an answer without a request"));
             };
             let went_on = match open.stage {
-                Stage::Respond => self.respond(cx, &header, &mut till)?,
+                Stage::Respond => self.respond(cx, &header, till)?,
                 Stage::WaitCredit => false,
                 Stage::Cut(_) => self.discard(cx, &header)?,
                 Stage::Acks => self.pass_ack(cx, &header)?,
+                Stage::Answered(_) => return Err(server_fault("a second answer to one request")),
             };
             if !went_on {
                 break;
             }
         }
-        drop(till);
         self.note_chunk(cx);
         Ok(())
     }
 
     /// Tells the driver what the journal slot must hold before anything of this pass is written to the client.
     fn note_chunk(&mut self, cx: &mut Context<'_>) {
-        if cx.client.out.is_empty() {
+        let paid = std::mem::take(&mut self.upload_paid);
+        if cx.client.out.is_empty() && !paid {
             return;
         }
         let meter = match (&self.open, &self.finished) {
@@ -136,7 +136,13 @@ impl Relay {
                         return Ok(false);
                     }
                 }
-                token => self.note_token(token)?,
+                token => {
+                    let set_ended = matches!(&token, Seen::Done(done) if !done.is_final());
+                    self.note_token(token)?;
+                    if set_ended && self.cut_if_set_is_finished(cx)? {
+                        return Ok(false);
+                    }
+                }
             }
         }
         self.pay_packet(cx, header, till)
@@ -191,16 +197,20 @@ impl Relay {
         let Some(open) = &mut self.open else {
             return Ok(());
         };
+        // A server may put its acknowledgement into the answer that it broke off; the client has it then.
+        open.attentions -= u32::from(std::mem::take(&mut open.saw_ack)).min(open.attentions);
+        let outcome = match (open.saw_error, open.cancelled) {
+            (_, true) => Outcome::Cancelled,
+            (true, false) => Outcome::Error,
+            (false, false) => Outcome::Completed,
+        };
         if open.attentions > 0 {
             open.stage = Stage::Acks;
-            return Ok(());
-        }
-        let outcome = if open.saw_error {
-            Outcome::Error
+        } else if !open.uploaded {
+            open.stage = Stage::Answered(outcome);
         } else {
-            Outcome::Completed
-        };
-        self.finish(outcome);
+            self.finish(outcome);
+        }
         Ok(())
     }
 
@@ -261,6 +271,13 @@ impl Relay {
                 rows: 0,
                 bytes: u64::MAX,
             },
+            // Rows may begin in the first half of the row credit; the last of them is finished in the other.
+            OnCredit::Result { bytes, .. } => Budget {
+                rows: u64::MAX,
+                bytes: (self.payer.terms.row_credit_bytes / 2)
+                    .saturating_sub(*bytes)
+                    .saturating_sub(self.walked as u64),
+            },
             OnCredit::No => meter.budget(till.nanos(), ahead),
         }
     }
@@ -279,7 +296,7 @@ impl Relay {
             return Ok(false);
         }
         if let Some(Open {
-            on_credit: OnCredit::Row { cause, .. },
+            on_credit: OnCredit::Row { cause, .. } | OnCredit::Result { cause, .. },
             ..
         }) = &self.open
         {
@@ -317,9 +334,11 @@ impl Relay {
 
     /// Takes credit afresh and binds the record to its lease; a record under another lease is closed as a part.
     fn refill(&mut self, cx: &mut Context<'_>, till: &mut Till<'_>, need: i64, want: i64) -> bool {
-        if !till.refill(need, want) {
-            return false;
-        }
+        till.refill(need, want) && self.bind(cx, till)
+    }
+
+    /// Binds the record to the lease of the credit in hand; false if there is none.
+    pub(super) fn bind(&mut self, cx: &mut Context<'_>, till: &Till<'_>) -> bool {
         let Some(lease) = till.lease().cloned() else {
             return false;
         };
@@ -346,7 +365,7 @@ impl Relay {
     }
 
     /// A lease that is to be closed is left at once: the part ends, the next one takes from the next lease.
-    fn leave_closing_lease(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn leave_closing_lease(&mut self, cx: &mut Context<'_>) {
         let Some(Open {
             meter: Some(meter), ..
         }) = &mut self.open
@@ -374,7 +393,10 @@ impl Relay {
         };
         let lease = meter.lease_number();
         let short = till.spend(meter.pay());
-        if let OnCredit::Row { bytes: used, .. } | OnCredit::Exempt { bytes: used } = on_credit {
+        if let OnCredit::Row { bytes: used, .. }
+        | OnCredit::Result { bytes: used, .. }
+        | OnCredit::Exempt { bytes: used } = on_credit
+        {
             *used += bytes;
             if *used > limit {
                 return Err(SessionEnd::Gate(
@@ -434,6 +456,7 @@ impl Relay {
             Seen::Error => open.saw_error = true,
             Seen::Done(done) => {
                 open.saw_error |= done.status.contains(DoneStatus::ERROR);
+                open.saw_ack |= done.status.contains(DoneStatus::ATTN);
                 note_count(&done, open.set_began_at.take(), rows, meter);
             }
             Seen::LeadsAway(what) => {
@@ -444,6 +467,20 @@ impl Relay {
             Seen::All | Seen::RowNotCovered | Seen::Other => {}
         }
         Ok(())
+    }
+
+    /// True if the response was cut behind the result set that was finished on credit; more of it would follow.
+    fn cut_if_set_is_finished(&mut self, cx: &mut Context<'_>) -> Result<bool, SessionEnd> {
+        let Some(Open {
+            on_credit: OnCredit::Result { cause, .. },
+            ..
+        }) = &self.open
+        else {
+            return Ok(false);
+        };
+        let cause = cause.clone();
+        self.begin_cut(&cause, cx)?;
+        Ok(true)
     }
 
     fn cut_if_row_is_finished(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
@@ -466,6 +503,7 @@ impl Relay {
         cx: &mut Context<'_>,
         header: &PacketHeader,
     ) -> Result<bool, SessionEnd> {
+        cx.settings.tally.unreadable_response();
         if self.payer.terms.mode == Mode::Observe {
             if let Some(Open {
                 meter: Some(meter), ..
@@ -483,7 +521,9 @@ impl Relay {
             .unwrap_or(usize::MAX)
             .min(header.body_len());
         self.count_bytes(self.walked);
-        self.begin_blind_cut(&Cause::Unmeterable(error.to_string()), cx)?;
+        let token = self.walker.token_at_fault().map_or("a token", TokenKind::name);
+        let why = format!("{token} of the answer, {error}");
+        self.begin_blind_cut(&Cause::Unmeterable(why), cx)?;
         Ok(false)
     }
 }
@@ -498,6 +538,7 @@ impl Relay {
             self.walker.begin_message();
             match &mut self.open {
                 Some(open) if open.attentions > 0 => open.stage = Stage::Acks,
+                Some(open) if !open.uploaded => open.stage = Stage::Answered(Outcome::Completed),
                 _ => self.finish(Outcome::Completed),
             }
         }

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// Most bytes that wait inward from the client while nothing can be done with them.
-pub const CLIENT_IN_MAX: usize = 256 * 1024;
+pub const CLIENT_IN_MAX: usize = 64 * 1024;
 /// Most bytes that wait for the server's socket.
-pub const SERVER_OUT_MAX: usize = 256 * 1024;
+pub const SERVER_OUT_MAX: usize = 64 * 1024;
 
 /// Least bytes that are read ahead from the server, however small the chunk: below the largest packet (32 767 bytes, or a
 /// packet and a TLS record of 18 437 bytes in pieces) a packet could never become whole.
@@ -61,6 +61,8 @@ pub struct Settings {
     pub gate_name: String,
     /// Product version in the PRELOGIN answer.
     pub product_version: [u8; 6],
+    /// What could not be read, counted over all sessions.
+    pub tally: Arc<super::tally::Tally>,
     /// False while the journal cannot take more usage: nothing that costs is let through then.
     pub journal_ready: Box<dyn Fn() -> bool + Send + Sync>,
 }

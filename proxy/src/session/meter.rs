@@ -11,8 +11,45 @@ use weir_tds::walker::Budget;
 use super::purse::{LeaseGuard, Payer, Purse};
 use crate::{
     credit::{LeaseView, Slice},
-    journal::{SlotHead, SlotState},
+    journal::{REQUESTS_MAX, SlotHead, SlotState},
 };
+
+/// What a packet of a request brings in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Brought {
+    /// Body bytes.
+    pub bytes_in: u64,
+    /// Rows of a bulk load that begin in it.
+    pub bulk_rows: u64,
+    /// Body bytes of a bulk load.
+    pub bulk_bytes: u64,
+    /// Calls of an RPC message that begin in it.
+    pub calls: u64,
+}
+
+impl Brought {
+    /// Adds another packet.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bulk_rows = self.bulk_rows.saturating_add(other.bulk_rows);
+        self.bulk_bytes = self.bulk_bytes.saturating_add(other.bulk_bytes);
+        self.calls = self.calls.saturating_add(other.calls);
+    }
+
+    /// Takes off as many calls as fit, with everything else.
+    #[must_use]
+    pub fn split_off(&mut self, calls: u64) -> Self {
+        let taken = Self {
+            calls: self.calls.min(calls),
+            ..*self
+        };
+        *self = Self {
+            calls: self.calls - taken.calls,
+            ..Self::default()
+        };
+        taken
+    }
+}
 
 /// Everything that one part of a request has used so far. A part ends with its request, or when the lease changes.
 pub struct Meter {
@@ -34,6 +71,8 @@ pub struct Meter {
     lease: Option<(LeaseView, LeaseGuard)>,
     paid_nanos: i64,
     started_unix_nanos: u64,
+    /// Calls of the message so far, over all parts; each is a request, and a message without calls is one.
+    calls: u64,
 }
 
 impl Meter {
@@ -56,7 +95,40 @@ impl Meter {
             lease: None,
             paid_nanos: 0,
             started_unix_nanos: unix_nanos,
+            calls: 0,
         }
+    }
+
+    /// What the totals come to with what was brought in.
+    fn totals_with(&self, brought: &Brought) -> Quantity {
+        let calls = self.calls.saturating_add(brought.calls);
+        let further = calls.max(1) - self.calls.max(1);
+        let mut totals = self.totals;
+        totals.requests = totals.requests.saturating_add(further);
+        totals.bytes_in = totals.bytes_in.saturating_add(brought.bytes_in);
+        totals.bulk_rows = totals.bulk_rows.saturating_add(brought.bulk_rows);
+        totals
+    }
+
+    /// What is due with what was brought in.
+    #[must_use]
+    pub fn due_with(&self, brought: &Brought) -> i64 {
+        self.tariff
+            .cost_nanos(&self.totals_with(brought))
+            .saturating_sub(self.paid_nanos)
+    }
+
+    /// Adds what was brought in.
+    pub fn bring_in(&mut self, brought: &Brought) {
+        self.totals = self.totals_with(brought);
+        self.calls = self.calls.saturating_add(brought.calls);
+        self.bulk_bytes = self.bulk_bytes.saturating_add(brought.bulk_bytes);
+    }
+
+    /// Further calls that this part can count.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        u64::from(REQUESTS_MAX).saturating_sub(self.totals.requests)
     }
 
     /// Kind of the request.
@@ -167,7 +239,7 @@ impl Meter {
     pub fn slot_state(&self) -> SlotState {
         SlotState {
             lease_number: self.lease_number(),
-            counts_request: self.totals.requests > 0,
+            requests: u32::try_from(self.totals.requests).unwrap_or(u32::MAX),
             // A bulk load returns no rows; its slot counts those that came in.
             rows: if self.kind == RequestKind::BulkLoad {
                 self.totals.bulk_rows
@@ -222,6 +294,7 @@ impl Meter {
             self.started_unix_nanos,
         );
         part.totals = Quantity::default();
+        part.calls = self.calls;
         part.unparsed = self.unparsed;
         part
     }

@@ -12,9 +12,12 @@
 //! | `leg.rs`, `out.rs` | buffers and framing of one side |
 //! | `channel.rs`, `encryption.rs` | its TLS; the configurations that sessions share (RFD 16) |
 //! | `mux.rs`, `mux_lane.rs`, `mux_offer.rs` | MARS: several sessions on the two connections, each with a relay of its own |
+//! | `charge.rs` | what an upload brings in, paid as it comes |
+//! | `tally.rs` | what could not be read, counted |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 
 mod channel;
+mod charge;
 mod cut;
 mod download;
 pub mod encryption;
@@ -32,6 +35,7 @@ mod packet_size;
 pub mod purse;
 mod relay;
 mod repacket;
+pub mod tally;
 mod tokens;
 mod upload;
 

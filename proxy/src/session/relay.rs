@@ -3,21 +3,22 @@
 //! One request is open at a time; a pipelined one waits in the client's buffer, which keeps answers in order. ATTENTION
 //! is never held back.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
     message::PacketWriter,
-    packet::{PacketHeader, PacketStatus, PacketType},
-    request::{bulk_load::BulkWalker, rpc_walk::RpcWalker},
+    packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType},
+    request::bulk_load::BulkKind,
     walker::{Walker, WalkerOptions},
 };
 
 use super::{
+    charge::Reading,
     engine::{Action, Closing, Event, LaneId, Phase, SERVER_OUT_MAX, Session, SessionEnd, Settings},
     leg::{Leg, Message},
-    meter::{Meter, Till},
+    meter::{Brought, Meter, Till},
     purse::{Payer, Purse},
     tokens,
 };
@@ -25,8 +26,12 @@ use crate::{
     credit::More,
     gate::{Cause, command::Facts},
     journal::{SlotHead, SlotState},
-    ports::billing::{Denial, DenialReason, Mode},
+    ports::billing::{Cut as CutPolicy, Denial, DenialReason, Mode},
 };
+
+/// Most ATTENTIONs of a client that wait for their acknowledgement: drivers send one, some two. Those beyond wait in the
+/// client's buffer, so a flood of them stops the client, not the memory.
+const ATTENTIONS_MAX: u32 = 64;
 
 /// What the relay touches of its session.
 pub(super) struct Context<'a> {
@@ -55,8 +60,16 @@ pub(super) struct Relay {
     pub(super) upload: Upload,
     /// Cuts the request in hand anew; none while its packets pass as they came.
     pub(super) recut: Option<Box<PacketWriter>>,
-    /// Walks the calls of the RPC in hand.
-    pub(super) calls: Option<RpcWalker>,
+    /// Reads the request in hand.
+    pub(super) reading: Reading,
+    /// What the next bulk message belongs to.
+    pub(super) next_bulk: BulkKind,
+    /// What the client's front packet brings in and is not paid yet; the packet was read already.
+    pub(super) brought: Option<Brought>,
+    /// The front packet waits for credit.
+    pub(super) upload_waits: bool,
+    /// Something was paid for an upload: the journal must know before the server gets it.
+    pub(super) upload_paid: bool,
     pub(super) open: Option<Open>,
     /// Answered to the end, but not all of it is in the client's socket yet.
     pub(super) finished: Option<(Meter, Outcome)>,
@@ -99,9 +112,22 @@ pub(super) struct Held {
     pub(super) kind: PacketType,
     pub(super) first_status: PacketStatus,
     pub(super) packets: Vec<Bytes>,
-    pub(super) body: BytesMut,
+    pub(super) brought: Brought,
+    /// Why it cannot be read.
+    pub(super) unreadable: Option<String>,
     pub(super) complete: bool,
     pub(super) ignored: bool,
+}
+
+impl Held {
+    /// The body so far; a request of one packet is not copied.
+    pub(super) fn body(&self) -> Cow<'_, [u8]> {
+        let body = |packet: &'_ Bytes| packet.slice(HEADER_LEN.min(packet.len())..);
+        match self.packets.as_slice() {
+            [only] => Cow::Borrowed(only.get(HEADER_LEN..).unwrap_or_default()),
+            packets => Cow::Owned(packets.iter().flat_map(|p| body(p)).collect()),
+        }
+    }
 }
 
 /// An answer that the gate gives itself.
@@ -125,9 +151,11 @@ pub(super) struct Open {
     pub(super) answered: bool,
     /// ATTENTIONs of the client that were passed on and not acknowledged yet.
     pub(super) attentions: u32,
+    /// The client cancelled it.
+    pub(super) cancelled: bool,
     pub(super) saw_error: bool,
-    /// Counts the rows of a bulk load.
-    pub(super) bulk: Option<BulkWalker>,
+    /// The message in hand acknowledges an ATTENTION.
+    pub(super) saw_ack: bool,
     /// Rows at the last COLMETADATA, if one came since the last DONE.
     pub(super) set_began_at: Option<u64>,
     /// Delivered beyond what could be paid.
@@ -139,6 +167,11 @@ pub(super) enum OnCredit {
     No,
     /// The row in hand is finished, then the response is cut for this cause.
     Row {
+        cause: Cause,
+        bytes: u64,
+    },
+    /// The result set in hand is finished, then the response is cut for this cause.
+    Result {
         cause: Cause,
         bytes: u64,
     },
@@ -155,6 +188,8 @@ pub(super) enum Stage {
     Cut(Box<Cut>),
     /// The response has ended; acknowledgements are still to come.
     Acks,
+    /// The response has ended before its request did.
+    Answered(Outcome),
 }
 
 /// A response that was cut: what is drained from the server, and what the client gets instead.
@@ -183,8 +218,9 @@ impl Open {
             uploaded_at: None,
             answered: false,
             attentions: 0,
+            cancelled: false,
             saw_error: false,
-            bulk: None,
+            saw_ack: false,
             set_began_at: None,
             on_credit: OnCredit::No,
         }
@@ -201,7 +237,11 @@ impl Relay {
             requests: 0,
             upload: Upload::Idle,
             recut: None,
-            calls: None,
+            reading: Reading::Bytes,
+            next_bulk: BulkKind::Rows,
+            brought: None,
+            upload_waits: false,
+            upload_paid: false,
             open: None,
             finished: None,
             walked: 0,
@@ -249,14 +289,26 @@ impl Relay {
     /// True if this packet of the client can be taken now, with `waiting` bytes on their way to it.
     pub(super) fn takes(&self, header: &PacketHeader, waiting: usize, chunk_bytes: usize) -> bool {
         match &self.upload {
-            _ if header.kind == PacketType::Attention => true,
+            _ if header.kind == PacketType::Attention => self.owed_acks() < ATTENTIONS_MAX,
             // Answers that the gate gives itself are bounded like the server's: a client that reads none gets no more.
             Upload::Idle => {
                 self.open.is_none() && self.finished.is_none() && !self.ending && waiting < chunk_bytes
             }
             Upload::AwaitCredit(_) => false,
-            Upload::Inspect(_) | Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => true,
+            Upload::Forward(_) => !self.upload_waits,
+            Upload::Inspect(_) | Upload::Drop { .. } | Upload::Skip(_) => true,
         }
+    }
+
+    /// Acknowledgements that the client still has to get.
+    fn owed_acks(&self) -> u32 {
+        self.open.as_ref().map_or(0, |open| {
+            let ours = match &open.stage {
+                Stage::Cut(cut) => cut.owed_acks,
+                _ => 0,
+            };
+            open.attentions.saturating_add(ours)
+        })
     }
 
     /// What the server sends is thrown away: it needs no room towards the client.
@@ -278,8 +330,11 @@ impl Relay {
         if cx.client.out.is_empty() {
             self.drained(cx)?;
         }
-        self.pump_client(cx)?;
-        self.pump_server(cx)
+        let purse = Arc::clone(&self.purse);
+        let mut till = Till::new(&*purse);
+        self.leave_closing_lease(cx);
+        self.pump_client(cx, &mut till)?;
+        self.pump_server(cx, &mut till)
     }
 
     /// The client's socket took everything: what was answered is delivered.
@@ -346,26 +401,38 @@ impl Relay {
         if matches!(self.upload, Upload::AwaitCredit(_)) {
             return self.admission_answered(cause, cx);
         }
-        let can_cut = self.can_cut(cx);
+        let upload_waited = std::mem::take(&mut self.upload_waits);
         let Some(open) = &mut self.open else {
             return Ok(());
         };
-        if !matches!(open.stage, Stage::WaitCredit) {
-            return Ok(());
+        let response_waited = matches!(open.stage, Stage::WaitCredit);
+        if response_waited {
+            open.stage = Stage::Respond;
         }
-        open.stage = Stage::Respond;
         match cause {
-            None => Ok(()),
-            Some(_) if open.exempt => {
-                open.on_credit = OnCredit::Exempt { bytes: 0 };
-                Ok(())
-            }
-            Some(cause) if can_cut => self.begin_cut(&cause, cx),
-            Some(cause) => {
-                open.on_credit = OnCredit::Row { cause, bytes: 0 };
-                Ok(())
-            }
+            Some(cause) if upload_waited => self.stop_upload(&cause, cx),
+            Some(cause) if response_waited => self.go_on_without_credit(cause, cx),
+            _ => Ok(()),
         }
+    }
+
+    /// There is no credit for the next row or for what is due: cuts, or finishes what is in hand on credit first.
+    fn go_on_without_credit(&mut self, cause: Cause, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let can_cut = self.can_cut(cx);
+        let rows = self.walker.rows();
+        let finishes_set = self.payer.terms.cut == CutPolicy::AtResult && cause != Cause::Frozen;
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        // A set of which no row was delivered is not in hand.
+        let in_set = open.set_began_at.is_some_and(|began| rows > began);
+        open.on_credit = match cause {
+            _ if open.exempt => OnCredit::Exempt { bytes: 0 },
+            cause if finishes_set && in_set => OnCredit::Result { cause, bytes: 0 },
+            cause if can_cut => return self.begin_cut(&cause, cx),
+            cause => OnCredit::Row { cause, bytes: 0 },
+        };
+        Ok(())
     }
 
     /// True if the gate's own end can stand where the walker is: not inside a row, and not behind the final DONE, which

@@ -6,19 +6,14 @@ use weir_contracts::{
     money::Amount,
 };
 use weir_tds::{
-    error::WireError,
-    packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType},
-    request::{
-        RequestOptions,
-        bulk_load::{BulkKind, BulkWalker},
-        rpc_walk::RpcWalker,
-    },
+    packet::{PacketHeader, PacketStatus, PacketType},
+    request::bulk_load::BulkKind,
 };
 
 use super::{
     engine::{Action, SessionEnd},
     leg::Message,
-    meter::Meter,
+    meter::{Brought, Meter, Till},
     relay::{Context, Cut, Held, OnCredit, Open, Refusal, Relay, Stage, Upload},
     tokens,
 };
@@ -47,8 +42,22 @@ pub(super) fn request_kind(kind: PacketType) -> Option<RequestKind> {
     })
 }
 
+const fn kind_name(kind: PacketType) -> &'static str {
+    match kind {
+        PacketType::SqlBatch => "SQL batch",
+        PacketType::Rpc => "RPC",
+        PacketType::BulkLoad => "bulk load",
+        PacketType::TransactionManager => "transaction manager",
+        _ => "unknown",
+    }
+}
+
 impl Relay {
-    pub(super) fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    pub(super) fn pump_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        till: &mut Till<'_>,
+    ) -> Result<(), SessionEnd> {
         while cx.server.out.len() < cx.server_out_max {
             let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
                 return Ok(());
@@ -64,7 +73,9 @@ impl Relay {
             if matches!(self.upload, Upload::Idle) {
                 self.begin_request(&header)?;
             }
-            self.client_packet(&header, cx)?;
+            if !self.client_packet(&header, cx, till)? {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -80,59 +91,73 @@ impl Relay {
         if let Some(terms) = self.purse.state().terms {
             self.payer.terms = terms;
         }
-        let options = RequestOptions::new(self.options.version);
-        self.calls = (header.kind == PacketType::Rpc).then(|| RpcWalker::new(options));
+        self.begin_reading(header.kind);
         self.upload = Upload::Inspect(Held {
             kind: header.kind,
             first_status: header.status,
             packets: Vec::new(),
-            body: BytesMut::new(),
+            brought: Brought::default(),
+            unreadable: None,
             complete: false,
             ignored: false,
         });
         Ok(())
     }
 
-    fn client_packet(&mut self, header: &PacketHeader, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    /// Works off the front packet. False if it stays where it is until there is credit.
+    fn client_packet(
+        &mut self,
+        header: &PacketHeader,
+        cx: &mut Context<'_>,
+        till: &mut Till<'_>,
+    ) -> Result<bool, SessionEnd> {
         let kind = match &self.upload {
             Upload::Inspect(held) => held.kind,
             Upload::Forward(kind) | Upload::Drop { kind, .. } | Upload::Skip(kind) => *kind,
-            Upload::Idle | Upload::AwaitCredit(_) => return Ok(()),
+            Upload::Idle | Upload::AwaitCredit(_) => return Ok(true),
         };
         if kind != header.kind {
             return Err(client_fault("another request began inside a request"));
         }
-        self.ask_for_metadata(kind, header, cx);
-        let packet = cx.client.take_packet(header);
         let last = header.status.is_eom();
+        if matches!(self.upload, Upload::Forward(_)) {
+            return self.forward_packet(header, cx, till);
+        }
         match std::mem::replace(&mut self.upload, Upload::Idle) {
-            Upload::Inspect(held) => self.inspect(held, header, packet, cx),
-            Upload::Forward(_) => self.forward_packet(packet, header, cx),
-            Upload::Drop { kind, answer } if !last => {
-                self.upload = Upload::Drop { kind, answer };
-                Ok(())
+            Upload::Inspect(mut held) => {
+                match self.read_packet(header, cx) {
+                    Ok(brought) => held.brought.add(&brought),
+                    Err(error) => {
+                        held.brought.bytes_in += header.body_len() as u64;
+                        held.unreadable.get_or_insert(error.to_string());
+                    }
+                }
+                let packet = cx.client.take_packet(header);
+                self.inspect(held, header, packet, cx, till)?;
             }
-            Upload::Drop { answer, .. } => self.answer(answer, cx),
-            Upload::Skip(kind) if !last => {
-                self.upload = Upload::Skip(kind);
-                Ok(())
+            Upload::Drop { kind, answer } => {
+                let _dropped = cx.client.take_packet(header);
+                if !last {
+                    self.upload = Upload::Drop { kind, answer };
+                } else if header.status.contains(PacketStatus::IGNORE) {
+                    // The client itself threw it away: it waits for one DONE without an ERROR (facts trap 26).
+                    let tokens = tokens::cancelled(self.options.version);
+                    self.answer(Refusal { tokens, ..answer }, cx)?;
+                } else {
+                    self.answer(answer, cx)?;
+                }
             }
-            _ => Ok(()),
+            Upload::Skip(kind) => {
+                let _skipped = cx.client.take_packet(header);
+                if last {
+                    self.finish_cut_if_drained(cx)?;
+                } else {
+                    self.upload = Upload::Skip(kind);
+                }
+            }
+            Upload::Idle | Upload::AwaitCredit(_) | Upload::Forward(_) => {}
         }
-    }
-
-    /// Clears fNoMetaData in the calls of an RPC, in place: without COLMETADATA their rows could not be walked, and a
-    /// client that has the metadata already reads it again without harm (facts 5.4).
-    fn ask_for_metadata(&mut self, kind: PacketType, header: &PacketHeader, cx: &mut Context<'_>) {
-        if kind != PacketType::Rpc {
-            return;
-        }
-        if let Some(calls) = &mut self.calls
-            && calls.walk(cx.client.body_mut(header)).is_err()
-        {
-            // The server says what is wrong with the request; rows without metadata would be refused on their way back.
-            self.calls = None;
-        }
+        Ok(true)
     }
 
     fn inspect(
@@ -141,40 +166,56 @@ impl Relay {
         header: &PacketHeader,
         packet: Bytes,
         cx: &mut Context<'_>,
+        till: &mut Till<'_>,
     ) -> Result<(), SessionEnd> {
-        held.body
-            .extend_from_slice(packet.get(HEADER_LEN..).unwrap_or_default());
         held.packets.push(packet);
         held.complete = header.status.is_eom();
         held.ignored = header.status.contains(PacketStatus::IGNORE);
         // Headers count: packets without a body would otherwise be held without end.
-        let held_bytes = held.body.len() + held.packets.len() * HEADER_LEN;
+        let held_bytes = held.packets.iter().map(Bytes::len).sum::<usize>();
         let decided = held.complete || held_bytes >= INSPECT_MAX || held.kind == PacketType::BulkLoad;
-        if !decided {
+        if !decided && held.unreadable.is_none() {
             self.upload = Upload::Inspect(held);
             return Ok(());
+        }
+        if held.kind != PacketType::BulkLoad {
+            self.next_bulk = BulkKind::Rows;
         }
         let verdict = if held.ignored {
             Verdict::Exempt
         } else if held.complete {
-            request::judge(held.kind, &held.body, self.options.version)
+            let judged = request::judge(held.kind, &held.body(), self.options.version);
+            self.next_bulk = judged.next_bulk;
+            judged.verdict
         } else {
             Verdict::Normal
+        };
+        let verdict = match held.unreadable.take() {
+            Some(why) if !held.ignored => Verdict::Malformed(why),
+            _ => verdict,
         };
         match verdict {
             Verdict::Command(command) => {
                 let tokens = self.command_tokens(&command, held.kind, &cx.settings.gate_name);
                 self.refuse_with(held, tokens, cx)
             }
-            Verdict::Exempt => self.forward(held, true, cx),
-            Verdict::Malformed(why) if self.enforces() => self.refuse(held, &Cause::Unmeterable(why), cx),
-            Verdict::Normal | Verdict::Malformed(_) => self.admit(held, cx),
+            Verdict::Exempt => self.forward(held, true, cx, till),
+            Verdict::Normal => self.admit(held, cx, till),
+            Verdict::Malformed(why) => {
+                cx.settings.tally.unreadable_request();
+                if self.enforces() {
+                    let why = format!("the {} request {why}", kind_name(held.kind));
+                    return self.refuse(held, &Cause::Unmeterable(why), cx);
+                }
+                held.unreadable = Some(why);
+                self.forward(held, false, cx, till)
+            }
         }
     }
 
-    fn admit(&mut self, held: Held, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    fn admit(&mut self, held: Held, cx: &mut Context<'_>, till: &mut Till<'_>) -> Result<(), SessionEnd> {
         if !self.enforces() {
-            return self.forward(held, false, cx);
+            return self.forward(held, false, cx, till);
         }
         if self.purse.state().frozen {
             return self.refuse(held, &Cause::Frozen, cx);
@@ -182,18 +223,13 @@ impl Relay {
         if !(cx.settings.journal_ready)() {
             return self.refuse(held, &Cause::Limit("the usage journal cannot take more"), cx);
         }
-        let price = self.payer.terms.tariff.admission_nanos();
-        match self.purse.take(price, price) {
-            Some(slice) => {
-                self.purse.give_back(slice.lease.number, slice.nanos);
-                self.forward(held, false, cx)
-            }
-            None => {
-                self.upload = Upload::AwaitCredit(held);
-                cx.actions.push_back(Action::MoreCredit(price));
-                Ok(())
-            }
+        let price = self.admission_price(held.kind, &held.brought);
+        if till.refill(price, price) {
+            return self.forward(held, false, cx, till);
         }
+        self.upload = Upload::AwaitCredit(held);
+        cx.actions.push_back(Action::MoreCredit(price));
+        Ok(())
     }
 
     pub(super) fn admission_answered(
@@ -205,24 +241,32 @@ impl Relay {
             return Ok(());
         };
         match cause {
-            None => self.forward(held, false, cx),
+            None => {
+                let purse = std::sync::Arc::clone(&self.purse);
+                self.admit(held, cx, &mut Till::new(&*purse))
+            }
             Some(cause) => self.refuse(held, &cause, cx),
         }
     }
 
-    fn forward(&mut self, held: Held, exempt: bool, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    fn forward(
+        &mut self,
+        held: Held,
+        exempt: bool,
+        cx: &mut Context<'_>,
+        till: &mut Till<'_>,
+    ) -> Result<(), SessionEnd> {
         let Some(kind) = request_kind(held.kind) else {
             return Err(client_fault("not a request"));
         };
         self.requests = self.requests.wrapping_add(1);
         let tariff = std::sync::Arc::clone(&self.payer.terms.tariff);
         let mut meter = Meter::new(kind, self.requests, tariff, cx.unix_nanos);
-        meter.totals.bytes_in = held.body.len() as u64;
+        meter.unparsed = held.unreadable.is_some();
         let mut open = Open::new(Some(meter), kind, Stage::Respond);
         open.exempt = exempt;
         open.uploaded = held.complete;
         open.uploaded_at = held.complete.then_some(cx.now);
-        open.bulk = (kind == RequestKind::BulkLoad).then(|| BulkWalker::new(self.options, BulkKind::Rows));
         self.open = Some(open);
         self.walker.begin_message();
         self.upload = if held.complete {
@@ -230,71 +274,48 @@ impl Relay {
         } else {
             Upload::Forward(held.kind)
         };
-        let readable = self.count_bulk(&held.body);
+        self.pay_upload(held.brought, true, cx, till)?;
         for packet in held.packets {
             self.send_up(packet, cx)?;
         }
-        self.refuse_unreadable_bulk(readable, cx)
+        Ok(())
     }
 
     fn forward_packet(
         &mut self,
-        packet: Bytes,
         header: &PacketHeader,
         cx: &mut Context<'_>,
-    ) -> Result<(), SessionEnd> {
+        till: &mut Till<'_>,
+    ) -> Result<bool, SessionEnd> {
+        let brought = match self.brought.take() {
+            Some(brought) => brought,
+            None => match self.read_packet(header, cx) {
+                Ok(brought) => brought,
+                Err(error) if self.unreadable_upload(&error, cx)? => Brought {
+                    bytes_in: header.body_len() as u64,
+                    ..Brought::default()
+                },
+                Err(_) => return Ok(true),
+            },
+        };
+        if !self.pay_upload(brought, false, cx, till)? {
+            return Ok(false);
+        }
         let last = header.status.is_eom();
+        let packet = cx.client.take_packet(header);
+        self.send_up(packet, cx)?;
+        if !last {
+            return Ok(true);
+        }
+        self.upload = Upload::Idle;
         if let Some(open) = &mut self.open {
-            open.uploaded = last;
-            open.uploaded_at = last.then_some(cx.now);
-            if let Some(meter) = &mut open.meter {
-                meter.totals.bytes_in += header.body_len() as u64;
+            open.uploaded = true;
+            open.uploaded_at = Some(cx.now);
+            if let Stage::Answered(outcome) = open.stage {
+                self.finish(outcome);
             }
         }
-        self.upload = if last {
-            Upload::Idle
-        } else {
-            Upload::Forward(header.kind)
-        };
-        let readable = self.count_bulk(packet.get(HEADER_LEN..).unwrap_or_default());
-        self.send_up(packet, cx)?;
-        self.refuse_unreadable_bulk(readable, cx)
-    }
-
-    /// Counts the rows that a bulk load brings in.
-    fn count_bulk(&mut self, body: &[u8]) -> Result<(), WireError> {
-        let Some(Open {
-            meter: Some(meter),
-            bulk: Some(bulk),
-            ..
-        }) = &mut self.open
-        else {
-            return Ok(());
-        };
-        let before = bulk.rows();
-        let walked = bulk.walk(body);
-        meter.totals.bulk_rows += bulk.rows() - before;
-        meter.bulk_bytes += body.len() as u64;
-        meter.unparsed |= walked.is_err();
-        walked
-    }
-
-    /// A bulk load that cannot be read cannot be metered: in enforce mode it ends here.
-    fn refuse_unreadable_bulk(
-        &mut self,
-        readable: Result<(), WireError>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), SessionEnd> {
-        let Err(error) = readable else {
-            return Ok(());
-        };
-        if let Some(open) = &mut self.open {
-            open.bulk = None;
-        }
-        if self.enforces() {
-            return self.begin_cut(&Cause::Unmeterable(error.to_string()), cx);
-        }
-        Ok(())
+        Ok(true)
     }
 
     fn refuse(&mut self, held: Held, cause: &Cause, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
@@ -366,9 +387,11 @@ impl Relay {
 
     /// The reset that a request carries which is not passed on.
     fn reset_of(&self, held: &Held) -> Option<(PacketStatus, Bytes)> {
-        held.first_status.intersects(RESETS).then(|| {
+        // On a bulk load the bits mean nothing [MS-TDS 2.2.3.1.2].
+        let resets = held.first_status.intersects(RESETS) && held.kind != PacketType::BulkLoad;
+        resets.then(|| {
             let status = PacketStatus(held.first_status.0 & RESETS.0);
-            (status, request::empty_batch(&held.body, self.options.version))
+            (status, request::empty_batch(&held.body(), self.options.version))
         })
     }
 
@@ -411,6 +434,9 @@ impl Relay {
         }
         let can_cut = self.can_cut(cx);
         let spent = self.credit_spent();
+        if let Some(open) = &mut self.open {
+            open.cancelled = true;
+        }
         let Some(open) = &mut self.open else {
             let mut open = Open::new(None, RequestKind::Batch, Stage::Acks);
             open.attentions = 1;
@@ -424,6 +450,8 @@ impl Relay {
                 return Ok(());
             }
             Stage::Respond | Stage::Acks => open.attentions += 1,
+            // Its message is whole only when its upload is, which is over here.
+            Stage::Answered(_) => return Err(client_fault("ATTENTION inside a request")),
             Stage::WaitCredit if can_cut => {
                 open.attentions += 1;
                 self.drop_rest(cx)?;
@@ -471,7 +499,7 @@ impl Relay {
                 ..
             }) => {
                 cut.owed_acks += 1;
-                Ok(())
+                self.finish_cut_if_drained(cx)
             }
             _ => self.send_acks(1, cx),
         }

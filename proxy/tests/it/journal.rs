@@ -71,7 +71,7 @@ fn state(rows: u64) -> SlotState {
         rows,
         bytes_out: rows * 10,
         cost_nanos: i64::try_from(rows).unwrap() * 10_000,
-        counts_request: true,
+        requests: 1,
         ..SlotState::default()
     }
 }

@@ -160,6 +160,8 @@ pub(crate) struct Bench {
     /// What the client asks for at login, and what the server agrees to.
     pub(crate) asked_packet_size: u32,
     pub(crate) packet_size: u16,
+    /// How the account's responses are cut.
+    pub(crate) cut: Cut,
 }
 
 pub(crate) fn settings() -> Settings {
@@ -179,6 +181,7 @@ pub(crate) fn settings() -> Settings {
         cut_deadline: Duration::from_secs(5),
         gate_name: "weir".into(),
         product_version: [16, 0, 3, 232, 0, 0],
+        tally: Arc::default(),
         journal_ready: Box::new(|| true),
     }
 }
@@ -206,6 +209,7 @@ impl Bench {
             unread_limit: usize::MAX,
             asked_packet_size: 4096,
             packet_size: 4096,
+            cut: Cut::AtRow,
         }
     }
 
@@ -270,6 +274,7 @@ impl Bench {
             purse,
             terms: Terms {
                 tariff: self.purse.tariff(),
+                cut: self.cut,
                 ..terms(mode)
             },
         });

@@ -15,7 +15,7 @@ use super::{
     relay::result,
 };
 
-fn rows_in(tokens: &[u8]) -> u64 {
+pub(crate) fn rows_in(tokens: &[u8]) -> u64 {
     use weir_tds::walker::{Budget, Step, Walker, WalkerOptions};
     let mut walker = Walker::new(WalkerOptions::new(V));
     let mut rest = tokens;
@@ -159,6 +159,102 @@ fn more_credit_in_the_middle_goes_on_without_a_seam() {
     bench.grant(400 * ROW);
     assert_eq!(bench.to_client, sent);
     assert_eq!(bench.records[0].rows, 300);
+}
+
+/// Two result sets of a batch, of 5 and 7 rows.
+fn two_sets() -> Vec<u8> {
+    let mut first = result(5);
+    let done = first.len() - 13;
+    first[done + 1] |= 1;
+    first.extend(result(7));
+    first
+}
+
+#[test]
+fn a_cut_at_result_finishes_the_result_set_in_hand() {
+    for (credit_rows, delivered, cut_off) in [
+        (1, 5, true),
+        (4, 5, true),
+        (5, 5, true),
+        (6, 12, false),
+        (12, 12, false),
+    ] {
+        for split in [false, true] {
+            let mut bench = Bench::new(credit_rows * ROW);
+            bench.cut = weir_proxy::ports::billing::Cut::AtResult;
+            bench.log_in(weir_proxy::ports::billing::Mode::Enforce);
+            bench.client_says(
+                PacketType::SqlBatch,
+                PacketStatus::NORMAL,
+                &batch("select * from t; select * from u"),
+            );
+            bench.server_message();
+            let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &two_sets());
+            let at = if split { sent.len() / 3 } else { sent.len() };
+            bench.feed_server(&sent[..at]);
+            if !bench.actions.is_empty() {
+                bench.deny();
+            }
+            bench.feed_server(&sent[at..]);
+            if !bench.actions.is_empty() {
+                bench.deny();
+            }
+            if cut_off {
+                assert_eq!(bench.server_message_kind(), PacketType::Attention);
+                bench.server_says(&ack());
+            }
+            let answer = bench.client_message();
+            assert_eq!(rows_in(&answer), delivered, "{credit_rows} {split}");
+            assert_eq!(error_in(&answer).is_some(), cut_off);
+            let outcome = if cut_off {
+                Outcome::CutOff
+            } else {
+                Outcome::Completed
+            };
+            assert_eq!(
+                (bench.records[0].rows, bench.records[0].outcome),
+                (delivered, outcome)
+            );
+            assert_eq!(
+                bench.records[0].cost_nanos,
+                i64::try_from(delivered).unwrap() * ROW
+            );
+        }
+    }
+}
+
+#[test]
+fn a_result_set_that_is_larger_than_the_row_credit_is_cut_at_a_row() {
+    let mut bench = Bench::new(3 * ROW);
+    bench.cut = weir_proxy::ports::billing::Cut::AtResult;
+    bench.log_in(weir_proxy::ports::billing::Mode::Enforce);
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("select * from t"),
+    );
+    bench.server_message();
+    let whole = result(60_000);
+    let sent = message(PacketType::TabularResult, PacketStatus::NORMAL, &whole);
+    for piece in sent.chunks(16 * 1024) {
+        bench.feed_server(piece);
+        if !bench.actions.is_empty() {
+            bench.deny();
+        }
+    }
+    bench.server_says(&ack());
+    let answer = bench.client_message();
+    assert_eq!(error_in(&answer), Some((50402, 16)));
+    let half = (1 << 20) / 2;
+    assert!(
+        whole.len() > 2 * half && answer.len() > half - 8192 && answer.len() < half + 8192,
+        "{}",
+        answer.len()
+    );
+    assert_eq!(
+        bench.records[0].cost_nanos,
+        i64::try_from(bench.records[0].rows).unwrap() * ROW
+    );
 }
 
 #[test]

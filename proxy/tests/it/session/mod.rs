@@ -5,5 +5,7 @@ mod cut;
 mod edges;
 mod login;
 mod packet_size;
+mod races;
 mod relay;
 mod tls;
+mod upload;
