@@ -159,9 +159,8 @@ impl Mux {
                     }
                 }
                 Received::Finished(sid) => {
-                    let shared = &mut self.shared;
                     if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.sid == sid) {
-                        lane.client_left(cx, shared);
+                        lane.client_done = true;
                     }
                 }
                 Received::Ignored(..) | Received::Acknowledged(_) => {}
@@ -222,15 +221,20 @@ impl Mux {
             let Some(lane) = self.lanes.get_mut(at) else {
                 continue;
             };
-            if lane.left || self.stopping && !lane.relay.is_busy() {
+            if lane.left {
                 continue;
             }
             lane.note_moved(taken);
-            match lane.with_relay(cx, &mut self.shared, |relay, cx| relay.run(cx)) {
-                Err(SessionEnd::Closed) if self.stopping => {}
-                ran => ran?,
+            if !self.stopping || lane.relay.is_busy() {
+                match lane.with_relay(cx, &mut self.shared, |relay, cx| relay.run(cx)) {
+                    Err(SessionEnd::Closed) if self.stopping => {}
+                    ran => ran?,
+                }
             }
-            if lane.server_done {
+            // Behind the run: what came before a FIN counts, however the bytes were cut.
+            if lane.client_done {
+                lane.client_left(cx, &mut self.shared);
+            } else if lane.server_done {
                 lane.server_left(cx, &mut self.shared);
             }
             let [to_client, to_server] = lane.open_windows(&mut self.client_end, &mut self.server_end);
@@ -419,7 +423,7 @@ impl Mux {
             };
             gives(&mut self.client_end, &lane.client.out, client_room)
                 || gives(&mut self.server_end, &lane.server.out, server_room)
-                || !(self.stopping && !lane.relay.is_busy()) && lane.is_runnable(cx.settings.chunk_bytes)
+                || (!self.stopping || lane.relay.is_busy()) && lane.is_runnable(cx.settings.chunk_bytes)
         })
     }
 }

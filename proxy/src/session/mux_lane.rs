@@ -42,7 +42,8 @@ pub(super) struct Lane {
     pub(super) chunk: Option<(SlotHead, SlotState)>,
     /// Where its last byte stands in the queue of the client's socket.
     pub(super) sent_up_to: u64,
-    /// The server said FIN: nothing more comes from it.
+    /// The client or the server said FIN: nothing more comes from it.
+    pub(super) client_done: bool,
     pub(super) server_done: bool,
     /// The relay has ended; what is queued still goes out, then FIN.
     pub(super) left: bool,
@@ -62,6 +63,7 @@ impl Lane {
             deadline: None,
             chunk: None,
             sent_up_to: 0,
+            client_done: false,
             server_done: false,
             left: false,
         }
@@ -144,8 +146,10 @@ impl Lane {
     pub(super) fn client_left(&mut self, cx: &mut Context<'_>, shared: &mut Counters) {
         self.leave(cx, shared);
         self.client.out = super::out::Out::default();
-        let closing = "closing of a MARS session at the server";
-        self.deadline = Some((cx.now + cx.settings.cut_deadline, closing));
+        self.deadline = (!self.server_done).then(|| {
+            let closing = "closing of a MARS session at the server";
+            (cx.now + cx.settings.cut_deadline, closing)
+        });
     }
 
     /// The server's FIN: once all that it had said is with the client, the session ends there as well.

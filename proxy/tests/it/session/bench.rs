@@ -1,7 +1,7 @@
 //! A session core between a scripted client and a scripted server, in virtual time, with a purse of known content.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::IoSlice,
     sync::{
         Arc, OnceLock,
@@ -155,6 +155,10 @@ pub(crate) struct Bench {
     pub(crate) begun: Vec<String>,
     /// Rows that the last journal state counts.
     pub(crate) journaled_rows: u64,
+    /// The same for each session of a MARS connection.
+    pub(crate) journaled: BTreeMap<u32, u64>,
+    /// The client asks for MARS, gets it, and the server speaks it.
+    pub(crate) mars: bool,
     pub(crate) end: Option<SessionEnd>,
     pub(crate) unread_limit: usize,
     /// What the client asks for at login, and what the server agrees to.
@@ -192,11 +196,16 @@ impl Bench {
     }
 
     pub(crate) fn with(settings: Settings, credit_nanos: i64) -> Self {
+        Self::sharing(Arc::new(settings), credit_nanos)
+    }
+
+    /// One of several sessions of a proxy.
+    pub(crate) fn sharing(settings: Arc<Settings>, credit_nanos: i64) -> Self {
         let now = Instant::now();
         let purse = Arc::new(FakePurse::default());
         purse.nanos.store(credit_nanos, Ordering::SeqCst);
         Self {
-            core: Session::new(Arc::new(settings), now),
+            core: Session::new(settings, now),
             purse,
             now,
             to_client: Vec::new(),
@@ -205,6 +214,8 @@ impl Bench {
             actions: VecDeque::new(),
             begun: Vec::new(),
             journaled_rows: 0,
+            journaled: BTreeMap::new(),
+            mars: false,
             end: None,
             unread_limit: usize::MAX,
             asked_packet_size: 4096,
@@ -240,7 +251,7 @@ impl Bench {
             &prelogin(Encryption::NotSup).encode(),
         );
         let answer = self.client_message();
-        assert_eq!(Prelogin::parse(&answer).unwrap().mars, Some(false), "MARS is off");
+        assert_eq!(Prelogin::parse(&answer).unwrap().mars, Some(self.mars));
         let asks = Login7 {
             packet_size: self.asked_packet_size,
             ..login7("acme")
@@ -252,7 +263,8 @@ impl Bench {
             "nothing reaches the server before the tenant is known"
         );
         self.admit(mode);
-        self.server_message();
+        let hello = Prelogin::parse(&self.server_message()).unwrap();
+        assert_eq!(hello.mars, Some(self.mars), "asked for what was promised");
         self.server_says(&prelogin(Encryption::NotSup).encode());
         let login = Login7::parse(&self.server_message()).unwrap();
         assert_eq!(
@@ -327,6 +339,7 @@ impl Bench {
                 .extend(self.core.take_closings().into_iter().map(|c| c.record));
             while let Some(chunk) = self.core.take_chunk() {
                 self.journaled_rows = chunk.state.rows;
+                self.journaled.insert(chunk.lane.0, chunk.state.rows);
             }
             let room = self.unread_limit.saturating_sub(self.to_client.len());
             drain(&mut self.core.client().out, &mut self.to_client, room);

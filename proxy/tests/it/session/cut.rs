@@ -30,14 +30,14 @@ pub(crate) fn rows_in(tokens: &[u8]) -> u64 {
     walker.rows()
 }
 
-fn ack() -> Vec<u8> {
+pub(crate) fn ack() -> Vec<u8> {
     let mut tokens = TokenBuf::new(V);
     tokens.done(0x20, 0xFD, 0);
     tokens.as_bytes().to_vec()
 }
 
 /// Status bits of the last DONE.
-fn last_done(tokens: &[u8]) -> u16 {
+pub(crate) fn last_done(tokens: &[u8]) -> u16 {
     let (kind, bytes) = tokens_of(tokens).pop().unwrap();
     assert!(kind.is_done());
     Done::parse(&bytes, V).unwrap().status.0
