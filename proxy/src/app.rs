@@ -13,7 +13,8 @@ use crate::{
     driver::World,
     journal::{Journal, JournalError, JournalOptions},
     listener, outboxes,
-    session::{MarsOffer, Settings, encryption::Renewable, tally::Tally},
+    renewal::{Renewal, Renewals},
+    session::{MarsOffer, Settings, tally::Tally},
     ship::Shipper,
     tls,
 };
@@ -85,6 +86,7 @@ pub struct Running {
     shipper: Shipper,
     journal: Journal,
     tally: Arc<Tally>,
+    renewal: Arc<Renewal>,
 }
 
 /// Starts the proxy: the journal is recovered, the listener is bound.
@@ -93,7 +95,9 @@ pub struct Running {
 /// What keeps it from starting, naming the key to change.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let config = config.checked()?;
-    let settings = settings(&config)?;
+    let renewal = Renewal::load(&config)?;
+    let settings = settings(&config, &renewal)?;
+    tls::warn_of_risks(&config);
     let tally = Arc::clone(&settings.tally);
     // Before the journal, whose opening begins an epoch.
     let outbox = outboxes::open(&config).await?;
@@ -149,6 +153,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         abort.clone(),
     );
     sessions.spawn(accepting);
+    sessions.spawn(Arc::clone(&renewal).watch(stop.clone()));
     sessions.close();
     tracing::info!(%addr, upstream = %config.upstream, "proxy is listening");
     Ok(Running {
@@ -160,10 +165,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         shipper,
         journal,
         tally,
+        renewal,
     })
 }
 
-fn settings(config: &Config) -> Result<Settings, ConfigError> {
+fn settings(config: &Config, renewal: &Renewal) -> Result<Settings, ConfigError> {
     Ok(Settings {
         client_policy: match config.client_encryption {
             ClientEncryption::None => EncryptionPolicy::NotSup,
@@ -171,14 +177,14 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
             ClientEncryption::Required => EncryptionPolicy::On,
             ClientEncryption::Strict => EncryptionPolicy::Strict,
         },
-        client_tls: tls::for_clients(config)?.map(|tls| Arc::new(Renewable::new(tls))),
+        client_tls: renewal.clients(),
         upstream_encryption: match config.upstream_encryption {
             UpstreamEncryption::None => Encryption::NotSup,
             UpstreamEncryption::LoginOnly => Encryption::Off,
             UpstreamEncryption::Full => Encryption::On,
             UpstreamEncryption::Strict => Encryption::Strict,
         },
-        upstream_tls: tls::for_upstream(config)?.map(|tls| Arc::new(Renewable::new(tls))),
+        upstream_tls: renewal.upstream(),
         auth: config.auth()?,
         upstream_packet_size: Some(config.upstream_packet_size).filter(|size| *size > 0),
         mars: MarsOffer::new(config.mars == MarsPolicy::Offered),
@@ -197,6 +203,21 @@ impl Running {
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Reads certificates, keys and authorities again, as SIGHUP asks for; files that have changed are read without being
+    /// asked. New sessions use what is read; if it cannot be used, that is logged and counted, and what was there stays.
+    pub async fn renew_tls(&self) {
+        let renewal = Arc::clone(&self.renewal);
+        if let Err(error) = tokio::task::spawn_blocking(move || renewal.renew()).await {
+            tracing::error!(%error, "certificates");
+        }
+    }
+
+    /// How often TLS was renewed, or could not be.
+    #[must_use]
+    pub fn renewals(&self) -> tokio::sync::watch::Receiver<Renewals> {
+        self.renewal.counts()
     }
 
     /// Stops in order: no new clients, sessions end, leases are closed, the journal is shipped as far as it goes.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use weir_proxy::{
-    Config, StartError,
+    Config, Running, StartError,
     config::{ClientEncryption, ConfigError, MarsPolicy, UpstreamEncryption},
 };
 
@@ -219,20 +219,24 @@ async fn run(config: Config) -> ExitCode {
         Err(error) => return not_started(&error),
     };
     tracing::info!(listen = %running.addr, "proxy is ready");
-    if let Err(error) = until_told_to_stop().await {
+    if let Err(error) = until_told_to_stop(&running).await {
         tracing::error!(%error, "cannot wait for signals");
     }
     running.stop().await;
     ExitCode::SUCCESS
 }
 
-async fn until_told_to_stop() -> std::io::Result<()> {
+/// SIGHUP renews TLS meanwhile.
+async fn until_told_to_stop(running: &Running) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => running.renew_tls().await,
+        }
     }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 //! Handshakes wrapped in PRELOGIN packets are TLS 1.2 only: TDS 7.x has no room for what 1.3 sends after the handshake
 //! (facts 2.2). TDS 8.0 takes 1.2 and 1.3, with ALPN.
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use crate::{
-    config::{Config, ConfigError, UpstreamEncryption},
+    config::{ClientEncryption, Config, ConfigError, UpstreamEncryption},
     session::encryption::{ALPN_TDS8, ClientTls, UpstreamTls},
 };
 
@@ -40,6 +40,32 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
         }
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(unusable(key, path, error)),
+    }
+}
+
+/// Says at the start what each weakness that is configured costs.
+pub(crate) fn warn_of_risks(config: &Config) {
+    if config.client_encryption == ClientEncryption::None && !config.listen.ip().is_loopback() {
+        tracing::warn!(
+            "client_encryption is none: logins and data of all clients can be read on the way; set tls_cert and tls_key"
+        );
+    }
+    let upstream = config.upstream_host();
+    let near = upstream == "localhost" || upstream.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match config.upstream_encryption {
+        UpstreamEncryption::None if !near => tracing::warn!(
+            "upstream_encryption is none: every login and all data can be read between the gate and {upstream}"
+        ),
+        UpstreamEncryption::LoginOnly if !near => tracing::warn!(
+            "upstream_encryption is login-only: all data but the login can be read and changed between the gate and {upstream}"
+        ),
+        _ => {}
+    }
+    if config.upstream_trust && config.upstream_encryption != UpstreamEncryption::None {
+        tracing::warn!(
+            "upstream_trust is on: any certificate passes for {upstream}'s, so whoever stands between can take its place, \
+             read every login and all data, and change them; name the certificate or its authority by upstream_ca instead"
+        );
     }
 }
 
