@@ -10,5 +10,7 @@ mod mars_peers;
 mod packet_size;
 mod races;
 mod relay;
-mod tls;
+mod tls_matrix;
+mod tls_peer;
+mod tls_refused;
 mod upload;
