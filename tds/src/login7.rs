@@ -3,7 +3,7 @@
 //! Parsing copies through bounds checks (fields of hostile input overlap); encoding writes a fresh offset table.
 
 use bytes::BufMut;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::body::Body;
 use crate::error::{WireError, WireErrorKind};
@@ -57,13 +57,19 @@ pub mod feature {
     pub const TERMINATOR: u8 = 0xFF;
 }
 
-/// One entry of FeatureExt. `Debug` hides the data: FEDAUTH carries tokens.
+/// One entry of FeatureExt. `Debug` hides the data, and it is wiped when dropped: FEDAUTH carries tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Which feature, see [`feature`].
     pub id: u8,
     /// Its request data.
     pub data: Vec<u8>,
+}
+
+impl Drop for Feature {
+    fn drop(&mut self) {
+        self.data.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Feature {
@@ -224,29 +230,30 @@ impl Login7 {
         login.client_time_zone = fixed.i32()?;
         login.client_lcid = fixed.u32()?;
         let is_long = login.has_long_fixed_part(body);
-        login.host_name = name(body, &mut fixed)?;
-        login.user_name = name(body, &mut fixed)?;
-        login.password = Password::from_wire(field(body, &mut fixed, 2, NAME_UNITS_MAX)?);
-        login.app_name = name(body, &mut fixed)?;
-        login.server_name = name(body, &mut fixed)?;
-        let extension = field(body, &mut fixed, 1, usize::from(u8::MAX))?;
-        login.library_name = name(body, &mut fixed)?;
-        login.language = name(body, &mut fixed)?;
-        login.database = name(body, &mut fixed)?;
-        login.client_id = fixed.array()?;
-        let (sspi_at, sspi_len) = (fixed.u16()?, fixed.u16()?);
-        login.attach_db_file = utf16::decode(field(body, &mut fixed, 2, FILE_UNITS_MAX)?);
+        let mut fields = Fields::new(body, fixed, if is_long { FIXED } else { FIXED_OLD });
+        login.host_name = fields.name()?;
+        login.user_name = fields.name()?;
+        login.password = Password::from_wire(fields.next(2, NAME_UNITS_MAX)?);
+        login.app_name = fields.name()?;
+        login.server_name = fields.name()?;
+        let extension = fields.next(1, usize::from(u8::MAX))?;
+        login.library_name = fields.name()?;
+        login.language = fields.name()?;
+        login.database = fields.name()?;
+        login.client_id = fields.table.array()?;
+        let (sspi_at, sspi_len) = (fields.table.u16()?, fields.table.u16()?);
+        login.attach_db_file = utf16::decode(fields.next(2, FILE_UNITS_MAX)?);
         let mut sspi_len = u32::from(sspi_len);
         if is_long {
-            login.change_password = Password::from_wire(field(body, &mut fixed, 2, NAME_UNITS_MAX)?);
-            let long = fixed.u32()?;
+            login.change_password = Password::from_wire(fields.next(2, NAME_UNITS_MAX)?);
+            let long = fields.table.u32()?;
             if sspi_len == u32::from(u16::MAX) && long > 0 {
                 sspi_len = long;
             }
         }
-        login.sspi = slice(body, usize::from(sspi_at), sspi_len as usize)?.to_vec();
+        login.sspi = fields.claim(usize::from(sspi_at), sspi_len as usize)?.to_vec();
         if login.option_flags3 & F_EXTENSION != 0 {
-            login.features = features(body, extension)?;
+            login.features = features(&mut fields, extension)?;
         }
         Ok(login)
     }
@@ -466,30 +473,69 @@ fn limit_units(units: usize, most: usize) -> Result<(), WireError> {
     Ok(())
 }
 
-fn slice(body: &[u8], at: usize, len: usize) -> Result<&[u8], WireError> {
-    if len == 0 {
-        return Ok(&[]);
+/// Fields that a body has: twelve of the offset table, and the feature list.
+const FIELDS: usize = 13;
+
+/// The offset table and what it points to. No driver lets two fields share bytes, or one lie in the fixed part: such a table
+/// was made to be read in two ways.
+struct Fields<'a> {
+    body: &'a [u8],
+    table: Body<'a>,
+    /// Bytes of the fixed part.
+    fixed: usize,
+    /// Where the fields lie that were followed so far.
+    taken: [(usize, usize); FIELDS],
+    count: usize,
+}
+
+impl<'a> Fields<'a> {
+    const fn new(body: &'a [u8], table: Body<'a>, fixed: usize) -> Self {
+        Self {
+            body,
+            table,
+            fixed,
+            taken: [(0, 0); FIELDS],
+            count: 0,
+        }
     }
-    let end = at.checked_add(len);
-    end.and_then(|end| body.get(at..end)).ok_or(WireError::at(
-        at as u64,
-        WireErrorKind::Truncated("a field of LOGIN7"),
-    ))
-}
 
-/// Follows one entry of the offset table: `unit` bytes per counted unit, at most `most` units.
-fn field<'a>(body: &'a [u8], fixed: &mut Body<'_>, unit: usize, most: usize) -> Result<&'a [u8], WireError> {
-    let (at, count) = (fixed.u16()?, usize::from(fixed.u16()?));
-    limit_units(count, most)?;
-    slice(body, usize::from(at), count * unit)
-}
+    /// Follows the next entry of the table: `unit` bytes per counted unit, at most `most` units.
+    fn next(&mut self, unit: usize, most: usize) -> Result<&'a [u8], WireError> {
+        let (at, count) = (self.table.u16()?, usize::from(self.table.u16()?));
+        limit_units(count, most)?;
+        self.claim(usize::from(at), count * unit)
+    }
 
-fn name(body: &[u8], fixed: &mut Body<'_>) -> Result<String, WireError> {
-    field(body, fixed, 2, NAME_UNITS_MAX).map(utf16::decode)
+    fn name(&mut self) -> Result<String, WireError> {
+        self.next(2, NAME_UNITS_MAX).map(utf16::decode)
+    }
+
+    /// A field's bytes. One of length 0 may have any offset [MS-TDS 2.2.6.4].
+    fn claim(&mut self, at: usize, len: usize) -> Result<&'a [u8], WireError> {
+        if len == 0 {
+            return Ok(&[]);
+        }
+        let end = at.checked_add(len);
+        let bytes = end.and_then(|end| self.body.get(at..end)).ok_or(WireError::at(
+            at as u64,
+            WireErrorKind::Truncated("a field of LOGIN7"),
+        ))?;
+        let end = at + len;
+        let shared = self.taken.iter().any(|(from, to)| at < *to && *from < end);
+        if at < self.fixed || shared {
+            let kind = WireErrorKind::Invalid("fields of LOGIN7 that share bytes");
+            return Err(WireError::at(at as u64, kind));
+        }
+        if let Some(place) = self.taken.get_mut(self.count) {
+            *place = (at, end);
+            self.count += 1;
+        }
+        Ok(bytes)
+    }
 }
 
 /// Two hops: the extension block's first four bytes point to the list [MS-TDS 2.2.6.4]; 0 = there is none.
-fn features(body: &[u8], extension: &[u8]) -> Result<Vec<Feature>, WireError> {
+fn features(fields: &mut Fields<'_>, extension: &[u8]) -> Result<Vec<Feature>, WireError> {
     let Some(pointer) = extension.first_chunk::<4>() else {
         return Ok(Vec::new());
     };
@@ -498,12 +544,12 @@ fn features(body: &[u8], extension: &[u8]) -> Result<Vec<Feature>, WireError> {
         return Ok(Vec::new());
     }
     let truncated = WireError::at(at as u64, WireErrorKind::Truncated("FeatureExt"));
-    let mut list = Body::new(body.get(at..).ok_or(truncated)?, "FeatureExt");
-    let mut features = Vec::new();
+    let mut list = Body::new(fields.body.get(at..).ok_or(truncated)?, "FeatureExt");
+    let mut features: Vec<Feature> = Vec::new();
     loop {
         let id = list.u8()?;
         if id == feature::TERMINATOR {
-            return Ok(features);
+            break;
         }
         if features.len() >= FEATURES_MAX {
             return Err(list.fail(WireErrorKind::TooLarge {
@@ -517,6 +563,9 @@ fn features(body: &[u8], extension: &[u8]) -> Result<Vec<Feature>, WireError> {
             data: list.take(len)?.to_vec(),
         });
     }
+    let length = features.iter().map(|f| f.data.len() + 5).sum::<usize>() + 1;
+    fields.claim(at, length)?;
+    Ok(features)
 }
 
 #[cfg(test)]
@@ -587,6 +636,52 @@ mod tests {
         }];
         let text = format!("{login:?}");
         assert!(!text.contains("hush") && !text.contains("116"), "{text}");
+    }
+
+    /// Where each entry of the offset table stands, and the bytes of its field.
+    const ENTRIES: [usize; 11] = [36, 40, 44, 48, 52, 60, 64, 68, 78, 82, 86];
+
+    #[test]
+    fn fields_that_share_bytes_or_lie_in_the_fixed_part_are_refused() {
+        let mut full = login();
+        full.option_flags3 = F_EXTENSION;
+        full.sspi = vec![1; 8];
+        full.attach_db_file = "file".into();
+        full.change_password = Password::from_text("new");
+        full.features = vec![Feature {
+            id: feature::UTF8_SUPPORT,
+            data: vec![1],
+        }];
+        let good = full.encode().unwrap().to_vec();
+        let offset = |body: &[u8], entry: usize| u16::from_le_bytes([body[entry], body[entry + 1]]);
+        for entry in ENTRIES {
+            for other in ENTRIES {
+                if entry == other {
+                    continue;
+                }
+                let mut body = good.clone();
+                body[entry..entry + 2].copy_from_slice(&offset(&good, other).to_le_bytes());
+                assert!(Login7::parse(&body).is_err(), "{entry} at the place of {other}");
+            }
+            for fixed in [0u16, 4, 36, 93] {
+                let mut body = good.clone();
+                body[entry..entry + 2].copy_from_slice(&fixed.to_le_bytes());
+                assert!(
+                    Login7::parse(&body).is_err() || entry == 36,
+                    "{entry} in the fixed part"
+                );
+            }
+        }
+        let extension = usize::from(offset(&good, 56));
+        for at in [
+            4u32,
+            u32::from(offset(&good, 40)),
+            u32::from(offset(&good, 44)) + 2,
+        ] {
+            let mut body = good.clone();
+            body[extension..extension + 4].copy_from_slice(&at.to_le_bytes());
+            assert!(Login7::parse(&body).is_err(), "the feature list at {at}");
+        }
     }
 
     #[test]
