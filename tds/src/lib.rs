@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod body;
+pub mod browser;
 pub mod build;
 pub mod col_metadata;
 pub mod data_type;

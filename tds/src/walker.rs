@@ -137,6 +137,15 @@ impl Walker {
         self.token_in_hand
     }
 
+    /// Bytes of the split non-row token in hand; empty at a boundary and inside rows and values.
+    #[must_use]
+    pub fn unfinished(&self) -> &[u8] {
+        match self.state {
+            State::Token { .. } => &self.scratch,
+            _ => &[],
+        }
+    }
+
     /// The options in force.
     #[must_use]
     pub const fn options(&self) -> WalkerOptions {
