@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_tds::prelogin::{Encryption, EncryptionPolicy};
 
 use crate::{
     adapters::{billing_grpc::BillingGrpc, system_clock::SystemClock},
+    browser::{self, Browser},
     config::{ClientEncryption, Config, ConfigError, MarsPolicy, UpstreamEncryption},
     credit::{Credit, CreditOptions},
     driver::World,
@@ -17,7 +18,9 @@ use crate::{
     session::{MarsOffer, Settings, tally::Tally},
     ship::Shipper,
     tls,
+    verifier::Verifier,
 };
+use weir_tds::browser::Instance;
 
 /// Product version that clients are told in PRELOGIN: 16.0.1000, SQL Server 2022. Drivers read only the major.
 const PRODUCT_VERSION: [u8; 6] = [16, 0, 0x03, 0xE8, 0, 0];
@@ -54,12 +57,23 @@ pub enum StartError {
         /// The setting, its value and the remedy.
         cause: String,
     },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
     /// Billing's address is not one.
     #[error("billing_url: {0}")]
     Billing(String),
     /// The address is taken or not ours.
     #[error("listen: cannot listen on {address}: {error}")]
     Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The same for SQL Server Browser requests.
+    #[error("browser_listen: cannot listen on {address} (UDP): {error}")]
+    Browser {
         /// As configured.
         address: SocketAddr,
         /// The system's word.
@@ -79,6 +93,8 @@ impl StartError {
 pub struct Running {
     /// Where clients connect.
     pub addr: SocketAddr,
+    /// Where SQL Server Browser requests are answered.
+    pub browser: Option<SocketAddr>,
     stop: CancellationToken,
     abort: CancellationToken,
     sessions: TaskTracker,
@@ -127,6 +143,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         address: config.listen,
         error,
     })?;
+    let browser = browser_socket(&config, addr.port()).await?;
     let ready = journal.clone();
     let world = Arc::new(World {
         settings: Arc::new(Settings {
@@ -134,6 +151,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             ..settings
         }),
         credit: credit.clone(),
+        verifier: Verifier::new().map_err(|_| StartError::Random)?,
         journal: journal.clone(),
         connect_deadline: Duration::from_millis(config.connect_deadline_ms),
         clock: Arc::new(SystemClock),
@@ -154,10 +172,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     );
     sessions.spawn(accepting);
     sessions.spawn(Arc::clone(&renewal).watch(stop.clone()));
+    let browser = match browser {
+        Some((socket, instances)) => {
+            let at = socket.local_addr().ok();
+            sessions.spawn(browser::serve(socket, Browser::new(instances), stop.clone()));
+            at
+        }
+        None => None,
+    };
     sessions.close();
     tracing::info!(%addr, upstream = %config.upstream, "proxy is listening");
     Ok(Running {
         addr,
+        browser,
         stop,
         abort,
         sessions,
@@ -167,6 +194,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tally,
         renewal,
     })
+}
+
+/// The socket for SQL Server Browser requests, and the instances that they are answered with.
+async fn browser_socket(
+    config: &Config,
+    port: u16,
+) -> Result<Option<(UdpSocket, Vec<Instance>)>, StartError> {
+    let Some(address) = config.browser_listen else {
+        return Ok(None);
+    };
+    let socket = UdpSocket::bind(address).await;
+    let socket = socket.map_err(|error| StartError::Browser { address, error })?;
+    Ok(Some((socket, config.named_instances(port)?)))
 }
 
 fn settings(config: &Config, renewal: &Renewal) -> Result<Settings, ConfigError> {

@@ -6,10 +6,12 @@ use std::{
     path::PathBuf,
 };
 
+pub mod logins;
+
 use serde::{Deserialize, Serialize, Serializer};
 use weir_servers::ServerUrl;
 
-use crate::auth::{AuthSettings, Target, target::TargetError};
+use logins::{Credential, InstanceKey, PasswordChange, Relaying, RoutingPolicy, TellClient, Tenant};
 
 /// What `upstream_packet_size` may be [MS-TDS 2.2.3.1.3].
 const PACKET_SIZES: std::ops::RangeInclusive<u16> =
@@ -151,8 +153,30 @@ pub struct Config {
     pub billing_deadline_ms: u64,
     /// An unused credit lease is closed after this time, milliseconds.
     pub lease_idle_ms: u64,
-    /// Name of the gate in its errors.
+    /// Name of the gate in its errors, and of the server in SQL Server Browser answers.
     pub gate_name: String,
+    /// Tried when `upstream` takes no connection, `host:port`; clients are never told of it.
+    pub upstream_failover: Option<String>,
+    /// What becomes of a server's routing answers: refuse or follow. Clients are never led elsewhere.
+    pub routing: RoutingPolicy,
+    /// Hosts that a routing answer may name, `HOST` or `HOST:PORT`, where `*` in HOST stands for any run of characters.
+    pub routing_targets: Vec<String>,
+    /// Integrated (NTLM, Kerberos) logins: refuse or relay.
+    pub integrated_login: Relaying,
+    /// Federated (Entra) logins: refuse or relay.
+    pub federated_login: Relaying,
+    /// Whether a client may change its password at login: refuse or allow.
+    pub password_change: PasswordChange,
+    /// Where the server is told the client's address: none, host-name or application-name.
+    pub tell_client: TellClient,
+    /// Where SQL Server Browser requests are answered (UDP, usually port 1434); nowhere by default.
+    pub browser_listen: Option<SocketAddr>,
+    /// Instances that those answers name; without any: `MSSQLSERVER` at the port of `listen`.
+    pub instances: Vec<InstanceKey>,
+    /// Whose login it is: ordered rules, the first that matches wins.
+    pub tenants: Vec<Tenant>,
+    /// Logins that are others at the server.
+    pub credentials: Vec<Credential>,
 }
 
 impl Default for Config {
@@ -185,6 +209,17 @@ impl Default for Config {
             billing_deadline_ms: 2_000,
             lease_idle_ms: 10_000,
             gate_name: "weir".to_owned(),
+            upstream_failover: None,
+            routing: RoutingPolicy::default(),
+            routing_targets: Vec::new(),
+            integrated_login: Relaying::default(),
+            federated_login: Relaying::default(),
+            password_change: PasswordChange::default(),
+            tell_client: TellClient::default(),
+            browser_listen: None,
+            instances: Vec::new(),
+            tenants: Vec::new(),
+            credentials: Vec::new(),
         }
     }
 }
@@ -254,10 +289,15 @@ impl Config {
         if let Some(url) = &self.redis_url {
             table.insert("redis_url".to_owned(), url.reveal().into());
         }
+        let credentials = self.credentials;
+        table.remove("credentials");
         table.extend(toml::Table::try_from(keys).map_err(|e| wrong(e.to_string()))?);
-        table
-            .try_into()
-            .map_err(|e: toml::de::Error| wrong(e.message().to_owned()))
+        let config = table.try_into::<Self>();
+        let config = config.map_err(|e| wrong(e.message().to_owned()))?;
+        Ok(Self {
+            credentials,
+            ..config
+        })
     }
 
     /// Host of `upstream`.
@@ -268,24 +308,6 @@ impl Config {
             .map_or(self.upstream.as_str(), |(host, _)| host.trim_matches(['[', ']']))
     }
 
-    /// What sessions need of the keys about logins.
-    ///
-    /// # Errors
-    /// The first of them that cannot be used.
-    pub fn auth(&self) -> Result<AuthSettings, ConfigError> {
-        let target = |key: &'static str, text: &str| {
-            let wrong = |e: TargetError| ConfigError::Value {
-                key,
-                what: e.to_string(),
-            };
-            text.parse::<Target>().map_err(wrong)
-        };
-        Ok(AuthSettings {
-            upstream: target("upstream", &self.upstream)?,
-            ..AuthSettings::default()
-        })
-    }
-
     /// Checks every key, and reads the files that hold secrets.
     ///
     /// # Errors
@@ -293,6 +315,7 @@ impl Config {
     pub fn checked(mut self) -> Result<Self, ConfigError> {
         let value = |key, what: String| Err(ConfigError::Value { key, what });
         self.auth()?;
+        self.named_instances(self.listen.port())?;
         if self.upstream_packet_size > 0 && !PACKET_SIZES.contains(&self.upstream_packet_size) {
             return value(
                 "upstream_packet_size",

@@ -27,6 +27,7 @@ use crate::{
     journal::{Journal, JournalError, SessionRecord, Slot, SlotHead},
     ports::billing::{Login, Terms},
     ports::clock::Clock,
+    verifier::Verifier,
 };
 
 /// How long what is queued for a client may take to leave once its session has ended.
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) settings: Arc<Settings>,
     /// Tenants and their credit.
     pub(crate) credit: Credit,
+    /// Checks passwords at the gate.
+    pub(crate) verifier: Verifier,
     /// Where usage goes first.
     pub(crate) journal: Journal,
     /// How long connecting to it may take.
@@ -89,7 +92,8 @@ type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub(crate) async fn run(client: TcpStream, world: Arc<World>, stop: CancellationToken) -> SessionEnd {
     let now = Instant::now();
     let mut driver = Driver {
-        core: Session::new(Arc::clone(&world.settings), now),
+        core: Session::new(Arc::clone(&world.settings), now)
+            .with_client(client.peer_addr().ok().map(|peer| peer.ip())),
         client,
         server: None,
         world,
@@ -223,6 +227,14 @@ impl Driver {
         let world = Arc::clone(&self.world);
         self.job = match self.core.next_action() {
             None => None,
+            Some(Action::Verify {
+                login,
+                mapped,
+                password,
+            }) => Some(Box::pin(async move {
+                let verified = world.verifier.verify(&login, mapped, password).await;
+                Done::Event(verified.map_or_else(Event::Refused, |()| Event::Verified))
+            })),
             Some(Action::Admit(login)) => Some(Box::pin(admit(world, login))),
             Some(Action::Connect(target)) => {
                 // What a server that routed the login says or does after that is nobody's concern.

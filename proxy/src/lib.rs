@@ -14,6 +14,7 @@
 pub mod adapters;
 pub mod app;
 pub mod auth;
+pub mod browser;
 pub mod config;
 pub mod credit;
 mod driver;
@@ -26,6 +27,7 @@ mod renewal;
 pub mod session;
 pub mod ship;
 pub mod tls;
+mod verifier;
 
 pub use app::{Running, StartError, start};
 pub use config::Config;

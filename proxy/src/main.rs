@@ -6,8 +6,13 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use weir_proxy::{
     Config, Running, StartError,
-    config::{ClientEncryption, ConfigError, MarsPolicy, UpstreamEncryption},
+    auth::{PasswordHash, TellClient},
+    config::{
+        ClientEncryption, ConfigError, MarsPolicy, UpstreamEncryption,
+        logins::{PasswordChange, Relaying, RoutingPolicy},
+    },
 };
+use zeroize::Zeroizing;
 
 /// Exit code of a failure at run time.
 const EXIT_FAILURE: u8 = 1;
@@ -42,6 +47,8 @@ enum Command {
     },
     /// Print the configuration that `run` would use, without secrets.
     PrintConfig,
+    /// Read a password from standard input, one line, and print its hash for `[[credentials]]`.
+    HashPassword,
 }
 
 /// Each overrides the file's key of the same name; what each means stands at [`Config`].
@@ -137,6 +144,37 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_GATE_NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     gate_name: Option<String>,
+    #[arg(long, global = true, env = "WEIR_UPSTREAM_FAILOVER", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_failover: Option<String>,
+    /// refuse or follow.
+    #[arg(long, global = true, env = "WEIR_ROUTING", value_parser = parse_key::<RoutingPolicy>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<RoutingPolicy>,
+    /// Hosts that a routing answer may name, with commas between them.
+    #[arg(long, global = true, env = "WEIR_ROUTING_TARGETS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing_targets: Option<Vec<String>>,
+    /// refuse or relay.
+    #[arg(long, global = true, env = "WEIR_INTEGRATED_LOGIN", value_parser = parse_key::<Relaying>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrated_login: Option<Relaying>,
+    /// refuse or relay.
+    #[arg(long, global = true, env = "WEIR_FEDERATED_LOGIN", value_parser = parse_key::<Relaying>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    federated_login: Option<Relaying>,
+    /// refuse or allow.
+    #[arg(long, global = true, env = "WEIR_PASSWORD_CHANGE", value_parser = parse_key::<PasswordChange>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_change: Option<PasswordChange>,
+    /// none, host-name or application-name.
+    #[arg(long, global = true, env = "WEIR_TELL_CLIENT", value_parser = parse_key::<TellClient>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tell_client: Option<TellClient>,
+    /// Answer SQL Server Browser requests here, usually 0.0.0.0:1434.
+    #[arg(long, global = true, env = "WEIR_BROWSER_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    browser_listen: Option<SocketAddr>,
 }
 
 /// Reads a flag's word as the configuration file would.
@@ -152,6 +190,9 @@ fn config(file: Option<PathBuf>, keys: &Keys) -> Result<Config, ConfigError> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::HashPassword) {
+        return hash_password();
+    }
     let config = match config(cli.config, &cli.keys) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -170,6 +211,26 @@ fn main() -> ExitCode {
             Err(error) => fail(EXIT_FAILURE, &error),
         },
         Command::Run => on_runtime(run(config)),
+        Command::HashPassword => hash_password(),
+    }
+}
+
+fn hash_password() -> ExitCode {
+    let mut line = Zeroizing::new(String::new());
+    if let Err(error) = std::io::stdin().read_line(&mut line) {
+        return fail(EXIT_FAILURE, &error);
+    }
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        eprintln!("weir-proxy: write the password to standard input, as one line");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    match PasswordHash::of(password) {
+        Ok(hash) => {
+            println!("{}", hash.to_text());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(EXIT_FAILURE, &error),
     }
 }
 

@@ -7,6 +7,11 @@ pub const CLASS: u8 = 16;
 /// Class when the connection cannot go on.
 pub const CLASS_FATAL: u8 = 20;
 
+/// SQL Server's "login failed", class 14.
+pub const LOGIN_FAILED: u32 = 18456;
+/// Its class: security.
+pub const CLASS_SECURITY: u8 = 14;
+
 /// Why the gate refuses. Number and state of each are listed in docs/errors.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -39,6 +44,10 @@ pub enum Cause {
     UnknownCommand(String),
     /// 50400 state 2: the server answered with something that leads around the gate.
     Routed(&'static str),
+    /// 18456: the password at the gate is wrong. SQL Server's own number, so that drivers ask for another one and do not try again.
+    LoginFailed,
+    /// 50403 state 4: the server could not verify an integrated login. Stands behind the server's own error.
+    IntegratedUnverified,
 }
 
 /// A refusal, ready to be built into an ERROR token.
@@ -107,6 +116,19 @@ impl Cause {
                 50400,
                 2,
                 format!("Weir: the server tried to lead the client elsewhere ({what})."),
+            ),
+            Self::LoginFailed => (
+                LOGIN_FAILED,
+                1,
+                "Login failed for this user: its password at the gateway is wrong.".to_owned(),
+            ),
+            Self::IntegratedUnverified => (
+                50403,
+                4,
+                "Weir: the server behind this gateway could not verify an integrated login. Extended protection (channel binding) \
+                 on the server binds such a login to the client's own connection and works through no gateway; Kerberos needs the \
+                 SPN MSSQLSvc/GATEWAY:PORT at the server's account. Use a SQL login, or ask the operator."
+                    .to_owned(),
             ),
             Self::Upstream(why) => (
                 50504,

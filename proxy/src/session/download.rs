@@ -4,11 +4,12 @@ use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
     error::WireError,
     packet::{PacketHeader, PacketType},
-    token::{Done, DoneStatus, EnvChange, TokenKind, env},
+    token::{Done, DoneStatus, TokenKind},
     walker::{Budget, Step},
 };
 
 use super::{
+    elsewhere,
     engine::{Action, SessionEnd},
     meter::{Meter, Till},
     relay::{Context, OnCredit, Open, Relay, Stage},
@@ -29,7 +30,6 @@ enum Seen {
     ColMetadata,
     Done(Done),
     Error,
-    LeadsAway(&'static str),
     Other,
 }
 
@@ -109,6 +109,9 @@ impl Relay {
             let seen = match walk {
                 Ok(walk) => {
                     self.walked += walk.consumed;
+                    if let Step::Token(token) = &walk.step {
+                        stay_here(token.bytes)?;
+                    }
                     Ok(see(&walk.step, self.options.version).map_err(server_fault)?)
                 }
                 Err(error) => Err(error),
@@ -130,7 +133,10 @@ impl Relay {
                 }
             };
             match seen {
-                Seen::All => break,
+                Seen::All => {
+                    self.refuse_split_lead()?;
+                    break;
+                }
                 Seen::RowNotCovered => {
                     if !self.fund_row(cx, header, till)? {
                         return Ok(false);
@@ -146,6 +152,11 @@ impl Relay {
             }
         }
         self.pay_packet(cx, header, till)
+    }
+
+    /// A packet's border may cut a token that leads elsewhere: its first part must not leave either.
+    fn refuse_split_lead(&self) -> Result<(), SessionEnd> {
+        stay_here(self.walker.unfinished())
     }
 
     /// The whole packet is walked: pays what is due and forwards it.
@@ -234,9 +245,10 @@ impl Relay {
                 Step::BudgetSpent => {
                     return Err(server_fault("rows in the acknowledgement of a cancellation"));
                 }
-                Step::Token(_) => {}
+                Step::Token(token) => stay_here(token.bytes)?,
             }
         }
+        self.refuse_split_lead()?;
         self.forward_whole(cx, header)?;
         if header.status.is_eom() {
             self.walker.begin_message();
@@ -459,11 +471,6 @@ impl Relay {
                 open.saw_ack |= done.status.contains(DoneStatus::ATTN);
                 note_count(&done, open.set_began_at.take(), rows, meter);
             }
-            Seen::LeadsAway(what) => {
-                return Err(server_fault(format!(
-                    "it tried to lead the client elsewhere ({what})"
-                )));
-            }
             Seen::All | Seen::RowNotCovered | Seen::Other => {}
         }
         Ok(())
@@ -546,6 +553,16 @@ impl Relay {
     }
 }
 
+/// Ends the session of a server that leads its client elsewhere behind the login: no driver follows there, and none needs to.
+fn stay_here(token: &[u8]) -> Result<(), SessionEnd> {
+    match elsewhere::leads_away(token) {
+        Some(what) => Err(server_fault(format!(
+            "it tried to lead the client elsewhere ({what})"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn see(step: &Step<'_>, version: weir_tds::version::TdsVersion) -> Result<Seen, WireError> {
     let token = match step {
         Step::NeedMore => return Ok(Seen::All),
@@ -556,12 +573,6 @@ fn see(step: &Step<'_>, version: weir_tds::version::TdsVersion) -> Result<Seen, 
         TokenKind::ColMetadata | TokenKind::AltMetadata => Seen::ColMetadata,
         TokenKind::Error => Seen::Error,
         kind if kind.is_done() => Seen::Done(Done::parse(token.bytes, version)?),
-        TokenKind::EnvChange => match EnvChange::parse(token.bytes)?.kind {
-            env::ROUTING => Seen::LeadsAway("routing"),
-            env::ENHANCED_ROUTING => Seen::LeadsAway("enhanced routing"),
-            env::MIRRORING_PARTNER => Seen::LeadsAway("mirroring partner"),
-            _ => Seen::Other,
-        },
         _ => Seen::Other,
     })
 }

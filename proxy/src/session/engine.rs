@@ -2,12 +2,16 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use weir_contracts::entry::{Outcome, UsageRecord};
-use weir_tds::prelogin::{Encryption, EncryptionPolicy};
+use weir_tds::{
+    password::Password,
+    prelogin::{Encryption, EncryptionPolicy},
+};
 
 use super::{
     encryption::{ClientTls, Renewable, UpstreamTls},
@@ -19,7 +23,7 @@ use super::{
     relay::Relay,
 };
 use crate::{
-    auth::{AuthSettings, Target},
+    auth::{AuthSettings, Mapped, Target},
     credit::More,
     gate::Cause,
     journal::{SlotHead, SlotState},
@@ -70,6 +74,15 @@ pub struct Settings {
 /// Work that the core asks the driver for. At most one is under way at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Check a password at the gate, off the runtime: answered by [`Event::Verified`] or [`Event::Refused`].
+    Verify {
+        /// Canonical login.
+        login: String,
+        /// What it is checked against.
+        mapped: Arc<Mapped>,
+        /// What the client sent.
+        password: Password,
+    },
     /// Find the account behind a login: answered by [`Event::Admitted`] or [`Event::Refused`].
     Admit(LoginFacts),
     /// Leave the server's socket, if there is one, and connect to this server: answered by [`Event::Connected`] or [`Event::Refused`].
@@ -96,6 +109,8 @@ pub enum Event {
         /// Its terms.
         terms: Terms,
     },
+    /// The password at the gate is right.
+    Verified,
     /// The server's socket is open.
     Connected,
     /// The session has a number in the journal.
@@ -177,6 +192,7 @@ pub struct Session {
     pub(super) actions: VecDeque<Action>,
     pub(super) deadline: Option<(Instant, &'static str)>,
     pub(super) unix_nanos: u64,
+    pub(super) client_address: Option<IpAddr>,
     server_gone: bool,
     pub(super) chunk: Option<(SlotHead, SlotState)>,
     pub(super) closings: Vec<Closing>,
@@ -195,10 +211,25 @@ impl Session {
             actions: VecDeque::new(),
             deadline,
             unix_nanos: 0,
+            client_address: None,
             server_gone: false,
             chunk: None,
             closings: Vec::new(),
         }
+    }
+
+    /// The same, for a client at this address: the server may be told of it.
+    #[must_use]
+    pub fn with_client(mut self, address: Option<IpAddr>) -> Self {
+        self.client_address = address;
+        self
+    }
+
+    /// Drops the server's leg as it stands, and asks for a connection to another server.
+    pub(super) fn leave_for(&mut self, target: Target) {
+        self.server = Leg::new();
+        self.server_gone = false;
+        self.actions.push_back(Action::Connect(target));
     }
 
     /// The client's side: its buffers and what waits for its socket.

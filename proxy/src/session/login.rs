@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Instant};
 
 use weir_tds::{
-    login7::{LOGIN7_MAX, Login7, feature},
+    login7::{LOGIN7_MAX, Login7},
     message::{FIRST_PACKET_ID, MessageBuf},
     packet::{DEFAULT_PACKET_SIZE, PacketStatus, PacketType},
     prelogin::{self, Encryption, Field, Negotiated, PRELOGIN_MAX, Prelogin, TlsScope},
@@ -20,13 +20,17 @@ use super::{
     leg::Message,
     login_response::{self, LoginResponse},
     login_tls,
+    login7_policy::{self, Arrival, Rewrite},
     mux::{Mux, Seed},
     packet_size::{self, PacketSizes},
     purse::{Payer, Purse},
     relay::Relay,
+    routing::Way,
+    security::{self, Security},
     tokens,
 };
 use crate::{
+    auth::{Mapped, tenants::NoTenant},
     gate::Cause,
     ports::billing::{Login as TenantFacts, Terms},
 };
@@ -38,24 +42,13 @@ pub(super) const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
 const NO_MARS: &str =
     "it does not speak MARS, which this login asked for: log in again, MARS will not be offered then";
 
-/// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
-const FEATURES_PASSED: &[u8] = &[
-    feature::COLUMN_ENCRYPTION,
-    feature::GLOBAL_TRANSACTIONS,
-    feature::AZURE_SQL_SUPPORT,
-    feature::DATA_CLASSIFICATION,
-    feature::UTF8_SUPPORT,
-    feature::JSON_SUPPORT,
-    feature::VECTOR_SUPPORT,
-    feature::USER_AGENT,
-];
-
 /// How far the login is.
 #[derive(Default)]
 pub(super) enum Stage {
     #[default]
     ExpectPrelogin,
     ExpectLogin7,
+    AwaitVerification,
     AwaitAdmission,
     AwaitConnection,
     /// TDS 8.0: TLS comes before PRELOGIN.
@@ -63,6 +56,7 @@ pub(super) enum Stage {
     ExpectServerPrelogin,
     ServerHandshake,
     ExpectLoginResponse,
+    ExpectAnswer,
     AwaitSession,
 }
 
@@ -83,6 +77,14 @@ pub(super) struct Login {
     /// The client was promised MARS.
     mars: bool,
     login7: Option<Login7>,
+    /// Whose account pays, as the operator's rules say; canonical.
+    principal: String,
+    /// Another login at the server.
+    mapped: Option<Arc<Mapped>>,
+    /// Features that the server was asked for: no other may be acknowledged to the client.
+    features: Vec<u8>,
+    pub(super) way: Way,
+    pub(super) security: Security,
     purse: Option<Arc<dyn Purse>>,
     terms: Option<Terms>,
     /// The server let the client in: what the client gets once the session is in the journal.
@@ -90,11 +92,28 @@ pub(super) struct Login {
 }
 
 impl Login {
-    fn version(&self) -> TdsVersion {
+    pub(super) fn version(&self) -> TdsVersion {
         self.login7
             .as_ref()
             .and_then(Login7::version)
             .unwrap_or(TdsVersion::V7_4)
+    }
+
+    pub(super) fn await_connection(&mut self) {
+        self.message = None;
+        self.stage = Stage::AwaitConnection;
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.stage, Stage::AwaitConnection)
+    }
+
+    pub(super) fn await_login_response(&mut self) {
+        self.stage = Stage::ExpectLoginResponse;
+    }
+
+    pub(super) fn await_answer(&mut self) {
+        self.stage = Stage::ExpectAnswer;
     }
 }
 
@@ -107,7 +126,7 @@ pub(super) fn server_fault(error: impl ToString) -> SessionEnd {
 }
 
 impl Session {
-    fn login(&mut self) -> Option<&mut Login> {
+    pub(super) fn login(&mut self) -> Option<&mut Login> {
         match &mut self.phase {
             Phase::Login(login) => Some(login),
             _ => None,
@@ -123,10 +142,14 @@ impl Session {
             let progressed = match login.stage {
                 Stage::ExpectPrelogin => self.expect_prelogin(now)?,
                 Stage::ExpectLogin7 => self.expect_login7(now)?,
-                Stage::AwaitAdmission | Stage::AwaitConnection | Stage::AwaitSession => false,
+                Stage::AwaitVerification
+                | Stage::AwaitAdmission
+                | Stage::AwaitConnection
+                | Stage::AwaitSession => false,
+                Stage::ExpectAnswer => self.expect_answer()?,
                 Stage::StrictHandshake => self.greet_inside_tls()?,
                 Stage::ExpectServerPrelogin => self.expect_server_prelogin(now)?,
-                Stage::ServerHandshake => self.server_handshake()?,
+                Stage::ServerHandshake => self.server_handshake(now)?,
                 Stage::ExpectLoginResponse => self.expect_login_response(now)?,
             };
             if !progressed {
@@ -141,16 +164,20 @@ impl Session {
                 if let Some(login) = self.login() {
                     login.purse = Some(purse);
                     login.terms = Some(terms);
-                    login.stage = Stage::AwaitConnection;
-                    let target = self.settings.auth.upstream.clone();
-                    self.actions.push_back(Action::Connect(target));
                 }
+                self.connect_first();
+                Ok(())
+            }
+            Event::Verified => {
+                self.admit();
                 Ok(())
             }
             Event::Connected => self.greet_server(),
             Event::Begun { session } => self.become_ready(session),
             Event::Refused(cause) => {
-                self.refuse_login(&cause, now);
+                if !self.connect_elsewhere(&cause) {
+                    self.refuse_login(&cause, now);
+                }
                 Ok(())
             }
             Event::Credit(_) => Ok(()),
@@ -160,7 +187,7 @@ impl Session {
 
     /// Collects one message of `kind` from the client; `Ok(None)` while it is not whole. The read buffer is wiped behind
     /// it: LOGIN7 carries a password.
-    fn client_message(
+    pub(super) fn client_message(
         &mut self,
         kind: PacketType,
         limit: usize,
@@ -239,7 +266,9 @@ impl Session {
             } else {
                 Field::Absent
             },
-            fed_auth_required: None,
+            // The answer precedes the server's connection: it says what the operator says of the server (RFD 17).
+            fed_auth_required: asked.fed_auth_required.filter(|_| self.settings.auth.federated),
+            // A nonce would have to be the server's own; without the option no token carries one.
             nonce: None,
         };
         self.send_client_message(PacketType::TabularResult, &answer.encode())?;
@@ -265,22 +294,68 @@ impl Session {
             return Ok(false);
         };
         let login7 = Login7::parse(&body).map_err(client_fault)?;
-        let refusal = self.too_clear().or_else(|| refuse_login7(&login7));
-        let facts = TenantFacts {
-            login: login7.user_name.clone(),
-            database: login7.database.clone(),
-            application: login7.app_name.clone(),
-            server: login7.server_name.clone(),
+        let arrival = Arrival {
+            policy: self.settings.client_policy,
+            encrypted: self.client.is_encrypted(),
         };
+        let refusal = self.too_clear();
+        let refusal = refusal.or_else(|| login7_policy::refusal(&login7, arrival, &self.settings.auth));
         if let Some(login) = self.login() {
+            login.security.begin(login7_policy::authentication(&login7));
             login.login7 = Some(login7);
-            login.stage = Stage::AwaitAdmission;
         }
-        match refusal {
-            Some(cause) => self.refuse_login(&cause, now),
-            None => self.actions.push_back(Action::Admit(facts)),
+        if let Some(cause) = refusal.or_else(|| self.find_tenant().err()) {
+            self.refuse_login(&cause, now);
         }
         Ok(true)
+    }
+
+    /// Whose login it is; then its password is checked here, if this login is another one at the server.
+    fn find_tenant(&mut self) -> Result<(), Cause> {
+        let settings = Arc::clone(&self.settings);
+        let Some(login) = self.login() else {
+            return Ok(());
+        };
+        let Some(login7) = &login.login7 else {
+            return Ok(());
+        };
+        let how = login7_policy::authentication(login7);
+        let principal = settings.auth.tenants.principal(&tenant_facts(login7), how);
+        login.principal = principal.map_err(|no| nobody(&no))?;
+        login.mapped = login7_policy::mapped(login7, &settings.auth);
+        let Some(mapped) = login.mapped.clone() else {
+            self.admit();
+            return Ok(());
+        };
+        if login7.wants_password_change() {
+            return Err(Cause::NotAllowed(
+                "the password of this login is kept by the gateway: its operator changes it",
+            ));
+        }
+        let verify = Action::Verify {
+            login: login7_policy::canonical(&login7.user_name),
+            mapped,
+            password: login7.password.clone(),
+        };
+        login.stage = Stage::AwaitVerification;
+        self.actions.push_back(verify);
+        Ok(())
+    }
+
+    /// Asks billing for the account behind the principal.
+    fn admit(&mut self) {
+        let Some(login) = self.login() else {
+            return;
+        };
+        let Some(login7) = &login.login7 else {
+            return;
+        };
+        let facts = TenantFacts {
+            login: login.principal.clone(),
+            ..tenant_facts(login7)
+        };
+        login.stage = Stage::AwaitAdmission;
+        self.actions.push_back(Action::Admit(facts));
     }
 
     /// The server's socket is open: says PRELOGIN to it, after TLS where that is TDS 8.0.
@@ -317,7 +392,7 @@ impl Session {
             thread_id: Field::Value(0),
             mars: Some(login.mars),
             trace_id: client.map_or(Field::Absent, |p| p.trace_id),
-            fed_auth_required: None,
+            fed_auth_required: login.security.is_federated().then_some(1),
             nonce: None,
         };
         let body = hello.encode();
@@ -334,6 +409,9 @@ impl Session {
             return self.upstream_refused("it did not answer PRELOGIN", now);
         }
         let answer = Prelogin::parse(body).map_err(server_fault)?;
+        if let Some(login) = self.login() {
+            login.security.fed_auth_required = answer.fed_auth_required == Some(1);
+        }
         if self.login().is_some_and(|login| login.mars) {
             let speaks = answer.mars == Some(true);
             self.settings.mars.answered(speaks, now);
@@ -373,20 +451,34 @@ impl Session {
         Ok(false)
     }
 
-    fn server_handshake(&mut self) -> Result<bool, SessionEnd> {
+    fn server_handshake(&mut self, now: Instant) -> Result<bool, SessionEnd> {
         if self.server.is_handshaking() {
             return Ok(false);
         }
         let sizes = self.packet_sizes();
-        let name = self.settings.auth.upstream.server_name();
+        let (settings, client) = (Arc::clone(&self.settings), self.client_address);
+        let encrypted = self.server.is_encrypted();
         let Some(login) = self.login() else {
             return Ok(false);
         };
+        if login.security.is_federated() && !encrypted {
+            self.refuse_login(&Cause::NotAllowed(security::SERVER_IN_CLEAR), now);
+            return Ok(false);
+        }
         let Some(mut login7) = login.login7.clone() else {
             return Err(SessionEnd::Gate("login without LOGIN7".to_owned()));
         };
-        login7.packet_size = sizes.ask_server();
-        rewrite_login7(&mut login7, name);
+        let rewrite = Rewrite {
+            packet_size: sizes.ask_server(),
+            target: login.target(&settings.auth),
+            database: login.way.database(),
+            mapped: login.mapped.as_deref(),
+            tell: settings.auth.tell_client,
+            client,
+            fed_auth_required: login.security.fed_auth_required,
+        };
+        rewrite.apply(&mut login7);
+        login.features = login7.features.iter().map(|f| f.id).collect();
         login.stage = Stage::ExpectLoginResponse;
         let asked = login7.version().unwrap_or(TdsVersion::V7_4);
         login7.tds_version = login_tls::version_to_server(asked, self.server.is_strict()).to_login7();
@@ -419,19 +511,24 @@ impl Session {
         let Some(login) = self.login() else {
             return Ok(());
         };
-        let asked = login
-            .login7
-            .as_ref()
-            .map(|l| l.features.clone())
-            .unwrap_or_default();
-        let version = login.version();
-        let response = match login_response::read(body, version, &asked, self.packet_sizes()) {
+        let (version, asked) = (login.version(), login.features.clone());
+        let mut response = match login_response::read(body, version, &asked, self.packet_sizes()) {
             Ok(response) => response,
             Err(cause) => {
                 self.refuse_login(&cause, now);
                 return Ok(());
             }
         };
+        if let Some(route) = &response.route {
+            self.follow(route, now);
+            return Ok(());
+        }
+        if let Some(kind) = response.question {
+            if let Err(cause) = self.relay_question(kind, &response, spid)? {
+                self.refuse_login(&cause, now);
+            }
+            return Ok(());
+        }
         let most = self.packet_sizes().server_most;
         if response.packet_sizes.is_some_and(|(_, granted)| granted > most) {
             let why = format!("it grants packets of more than {most} bytes, which no TLS record holds");
@@ -439,20 +536,22 @@ impl Session {
             return Ok(());
         }
         if !response.logged_in {
+            self.explain(&mut response);
             self.send_login_response(&response, spid)?;
             self.close(SessionEnd::Closed, now);
             return Ok(());
         }
+        let settings = Arc::clone(&self.settings);
         // Only now does the journal learn of the session: a stranger who knows a login's name cannot make it grow.
         if let Some(login) = self.login() {
-            let principal = login.login7.as_ref().map(|l| l.user_name.clone());
+            let (principal, upstream) = (login.principal.clone(), login.target(&settings.auth).clone());
             let tariff = login.terms.as_ref().map(|t| t.tariff.version.clone());
             login.granted = Some(Granted { response, spid });
             login.stage = Stage::AwaitSession;
             self.actions.push_back(Action::Begin {
-                principal: principal.unwrap_or_default(),
+                principal,
                 tariff: tariff.unwrap_or_default(),
-                upstream: self.settings.auth.upstream.clone(),
+                upstream,
             });
         }
         Ok(())
@@ -474,7 +573,7 @@ impl Session {
             return Ok(());
         };
         let login = std::mem::take(login);
-        let (Some(purse), Some(terms), Some(login7)) = (login.purse, login.terms, login.login7) else {
+        let (Some(purse), Some(terms)) = (login.purse, login.terms) else {
             return Err(SessionEnd::Gate("login without a tenant".to_owned()));
         };
         let Some(Granted { response, spid }) = login.granted else {
@@ -488,7 +587,7 @@ impl Session {
         self.server.set_packet_size(server_size);
         let payer = Payer {
             terms,
-            principal: login7.user_name.clone(),
+            principal: login.principal,
             session,
         };
         self.deadline = None;
@@ -522,13 +621,21 @@ impl Session {
 
     /// Ends the login with an ERROR, in the encryption state in force, and closes.
     pub(super) fn refuse_login(&mut self, cause: &Cause, now: Instant) {
+        let settings = Arc::clone(&self.settings);
         let Some(login) = self.login() else {
             return;
         };
         let (version, account) = (login.version(), login.terms.as_ref().map(|t| t.account.clone()));
+        let shown = match cause {
+            Cause::Upstream(why) => Cause::Upstream(login.way.without_addresses(why, &settings.auth)),
+            Cause::UpstreamEncryption(why) => {
+                Cause::UpstreamEncryption(login.way.without_addresses(why, &settings.auth))
+            }
+            other => other.clone(),
+        };
         // Before LOGIN7 nobody could read an ERROR: a clean close is the answer.
         if login.login7.is_some() {
-            let refused = cause.refusal(account.as_ref());
+            let refused = shown.refusal(account.as_ref());
             let denial = tokens::login_denial(version, &refused, &self.settings.gate_name);
             // The close that follows says the rest if this cannot be sent.
             let _sent = self.send_client_message(PacketType::TabularResult, &denial);
@@ -540,7 +647,7 @@ impl Session {
         Ok(self.client.send_message(&Message::first(kind, body)).map(drop)?)
     }
 
-    fn send_server_message(&mut self, kind: PacketType, body: &[u8]) -> Result<(), SessionEnd> {
+    pub(super) fn send_server_message(&mut self, kind: PacketType, body: &[u8]) -> Result<(), SessionEnd> {
         Ok(self.server.send_message(&Message::first(kind, body)).map(drop)?)
     }
 }
@@ -569,45 +676,22 @@ fn append_wiped(to: &mut Zeroizing<Vec<u8>>, from: &mut [u8]) {
     from.zeroize();
 }
 
-/// What no tenant may ask for at login (facts 4.7).
-fn refuse_login7(login: &Login7) -> Option<Cause> {
-    if login.version().is_none_or(|v| v < TdsVersion::V7_1) {
-        return Some(Cause::NotAllowed(
-            "this TDS version cannot be metered: use a driver that speaks TDS 7.1 or later",
-        ));
+fn tenant_facts(login7: &Login7) -> TenantFacts {
+    TenantFacts {
+        login: login7.user_name.clone(),
+        database: login7.database.clone(),
+        application: login7.app_name.clone(),
+        server: login7.server_name.clone(),
     }
-    if login.is_integrated() || !login.sspi.is_empty() {
-        return Some(Cause::NotAllowed(
-            "integrated (Windows) authentication does not work through this gateway: use a SQL login",
-        ));
-    }
-    if login.feature(feature::FED_AUTH).is_some() {
-        return Some(Cause::NotAllowed(
-            "federated authentication does not work through this gateway: use a SQL login",
-        ));
-    }
-    if login.wants_password_change() {
-        return Some(Cause::NotAllowed(
-            "the password cannot be changed through this gateway",
-        ));
-    }
-    if login.wants_user_instance() || !login.attach_db_file.is_empty() {
-        return Some(Cause::NotAllowed(
-            "user instances and attached database files are not allowed",
-        ));
-    }
-    None
 }
 
-/// Makes the client's LOGIN7 the gate's own towards the server (facts 4.7).
-fn rewrite_login7(login: &mut Login7, upstream_name: String) {
-    login.server_name = upstream_name;
-    login.option_flags2 &= !0x70;
-    login.features.retain(|f| FEATURES_PASSED.contains(&f.id));
-    for f in &mut login.features {
-        // Version 2 and 3 put an unmarked enclave package into every request (facts 8.2).
-        if f.id == feature::COLUMN_ENCRYPTION {
-            f.data = vec![1];
-        }
+fn nobody(no: &NoTenant) -> Cause {
+    match no {
+        NoTenant::Refused => Cause::UnknownTenant,
+        NoTenant::Login(error) => Cause::NotAllowed(login7_policy::unreadable(*error)),
+        NoTenant::NoRule => Cause::NotAllowed(
+            "no rule of this gateway says whose integrated or federated login this is: ask its operator to name it by \
+             database, application or server name",
+        ),
     }
 }

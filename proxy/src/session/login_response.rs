@@ -2,9 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use weir_tds::{
-    login7::Feature,
     packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN},
-    token::{EnvChange, FeatureExtAck, LoginAck, TokenKind, env, feature},
+    token::{EnvChange, FeatureExtAck, LoginAck, Routing, ServerMessage, TokenKind, env},
     version::TdsVersion,
     walker::{Budget, Step, Walker, WalkerOptions},
 };
@@ -17,6 +16,14 @@ use crate::gate::Cause;
 pub(super) struct LoginResponse {
     /// The tokens that the client gets.
     pub(super) tokens: Bytes,
+    /// Where the server sends the login instead; the rest is then of no use.
+    pub(super) route: Option<Routing>,
+    /// The server asks for a security token: nothing is decided yet.
+    pub(super) question: Option<TokenKind>,
+    /// Numbers of its errors.
+    pub(super) errors: Vec<i32>,
+    /// Bytes of `tokens` before the last DONE.
+    pub(super) before_done: usize,
     /// There was a LOGINACK.
     pub(super) logged_in: bool,
     /// Of the client's leg and of the server's, from ENVCHANGE 4; hold from the next message on.
@@ -28,11 +35,11 @@ pub(super) struct LoginResponse {
 /// Reads a login response to a LOGIN7 of version `asked_version` with these features.
 ///
 /// # Errors
-/// What the client must be told: the response cannot be read, or it leads elsewhere.
+/// What the client must be told: the response cannot be read.
 pub(super) fn read(
     body: &[u8],
     asked_version: TdsVersion,
-    asked: &[Feature],
+    asked: &[u8],
     sizes: PacketSizes,
 ) -> Result<LoginResponse, Cause> {
     let unreadable =
@@ -41,6 +48,10 @@ pub(super) fn read(
     let mut read = Reading {
         kept: BytesMut::with_capacity(body.len()),
         logged_in: false,
+        route: None,
+        question: None,
+        errors: Vec::new(),
+        done_at: None,
         sizes,
         packet_sizes: None,
         asked: asked_version,
@@ -75,9 +86,17 @@ pub(super) fn read(
         logged_in,
         packet_sizes,
         options,
+        route,
+        question,
+        errors,
+        done_at,
         ..
     } = read;
     Ok(LoginResponse {
+        route: route.filter(|_| logged_in),
+        question: question.filter(|_| done_at.is_none()),
+        errors,
+        before_done: done_at.unwrap_or(kept.len()),
         tokens: kept.freeze(),
         logged_in,
         packet_sizes,
@@ -92,21 +111,28 @@ struct Reading {
     asked: TdsVersion,
     kept: BytesMut,
     logged_in: bool,
+    route: Option<Routing>,
+    question: Option<TokenKind>,
+    errors: Vec<i32>,
+    done_at: Option<usize>,
     sizes: PacketSizes,
     packet_sizes: Option<(u16, u16)>,
     options: WalkerOptions,
 }
 
 impl Reading {
-    fn token(&mut self, kind: TokenKind, bytes: &[u8], asked: &[Feature]) -> Result<(), Cause> {
+    fn token(&mut self, kind: TokenKind, bytes: &[u8], asked: &[u8]) -> Result<(), Cause> {
         let broken =
             |e: weir_tds::error::WireError| Cause::Upstream(format!("its login response is broken: {e}"));
         match kind {
             TokenKind::EnvChange => {
                 let change = EnvChange::parse(bytes).map_err(broken)?;
                 match change.kind {
-                    env::ROUTING => return Err(Cause::Routed("routing")),
-                    env::ENHANCED_ROUTING => return Err(Cause::Routed("enhanced routing")),
+                    env::ROUTING | env::ENHANCED_ROUTING => {
+                        let unreadable = Cause::Routed("a routing answer that cannot be read");
+                        self.route = Some(change.routing().ok_or(unreadable)?);
+                        return Ok(());
+                    }
                     // The client would remember another address for its next failure.
                     env::MIRRORING_PARTNER => return Ok(()),
                     env::PACKET_SIZE => {
@@ -142,11 +168,12 @@ impl Reading {
                 return Ok(());
             }
             TokenKind::FeatureExtAck => return self.features(bytes, asked),
-            TokenKind::Sspi | TokenKind::FedAuthInfo => {
-                return Err(Cause::NotAllowed(
-                    "the server asks for integrated or federated authentication",
-                ));
+            TokenKind::Sspi | TokenKind::FedAuthInfo => self.question = Some(kind),
+            TokenKind::Error => {
+                let error = ServerMessage::parse(bytes, self.options.version).map_err(broken)?;
+                self.errors.push(error.number);
             }
+            kind if kind.is_done() => self.done_at = Some(self.kept.len()),
             _ => {}
         }
         self.kept.extend_from_slice(bytes);
@@ -165,7 +192,7 @@ impl Reading {
     }
 
     /// Passes on the acknowledgements of what was asked for; a client must close on any other (facts 4.3).
-    fn features(&mut self, bytes: &[u8], asked: &[Feature]) -> Result<(), Cause> {
+    fn features(&mut self, bytes: &[u8], asked: &[u8]) -> Result<(), Cause> {
         let ack = FeatureExtAck::parse(bytes)
             .map_err(|e| Cause::Upstream(format!("its login response is broken: {e}")))?;
         self.options.column_encryption = ack.column_encryption() > 0;
@@ -173,8 +200,7 @@ impl Reading {
         let passed: Vec<(u8, &[u8])> = ack
             .features
             .iter()
-            .filter(|f| f.id != feature::SESSION_RECOVERY && f.id != feature::AZURE_SQL_DNS_CACHING)
-            .filter(|f| asked.iter().any(|a| a.id == f.id))
+            .filter(|f| asked.contains(&f.id))
             .map(|f| (f.id, f.data))
             .collect();
         if !passed.is_empty() {

@@ -34,7 +34,9 @@ impl Session {
             ));
         };
         let tls = tls.get();
-        let tls = tls.connect(scope.is_none(), tls.name.clone());
+        // A server that the login was led to shows a certificate for its own name.
+        let name = self.other_host().unwrap_or_else(|| tls.name.clone());
+        let tls = tls.connect(scope.is_none(), name);
         let tls = tls.map_err(|e| SessionEnd::Gate(e.to_string()))?;
         self.server.start_tls(tls, scope).map_err(server_fault)
     }
@@ -62,6 +64,11 @@ impl Session {
             ),
             LegError::Tls(TlsError::InvalidCertificate(why)) => {
                 let remedy = certificate_remedy(why);
+                // A client learns no address from us, and a certificate's names are addresses; the log has the whole.
+                let why = match why {
+                    CertificateError::NotValidForNameContext { .. } => &CertificateError::NotValidForName,
+                    other => other,
+                };
                 Cause::UpstreamEncryption(format!("the server's certificate is not accepted ({why}); {remedy}"))
             }
             LegError::Tls(_) if self.server.is_handshaking() => Cause::UpstreamEncryption(format!(

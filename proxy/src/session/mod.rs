@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `engine.rs` | the session: phases, actions out, events in |
 //! | `login.rs`, `login_tls.rs`, `login_response.rs` | PRELOGIN, TLS, LOGIN7 on both legs, the login response |
+//! | `login7_policy.rs`, `security.rs`, `routing.rs` | what LOGIN7 may ask for and becomes; tokens relayed; where a login goes |
 //! | `relay.rs` | a logged-in session: the open request and what both sides are owed |
 //! | `upload.rs` | client → server: requests, admission, ATTENTION |
 //! | `download.rs` | server → client: walk, pay, forward |
@@ -20,10 +21,12 @@ mod channel;
 mod charge;
 mod cut;
 mod download;
+mod elsewhere;
 pub mod encryption;
 pub mod engine;
 pub mod leg;
 mod login;
+mod login7_policy;
 mod login_response;
 mod login_tls;
 pub mod meter;
@@ -35,6 +38,8 @@ mod packet_size;
 pub mod purse;
 mod relay;
 mod repacket;
+pub mod routing;
+mod security;
 pub mod tally;
 mod tokens;
 mod upload;

@@ -8,7 +8,7 @@ use weir_tds::{
     version::TdsVersion,
 };
 
-use crate::gate::refusal::{CLASS, CLASS_FATAL, Refused};
+use crate::gate::refusal::{CLASS, CLASS_FATAL, CLASS_SECURITY, LOGIN_FAILED, Refused};
 
 fn kind_of(kind: RequestKind) -> answer::RequestKind {
     match kind {
@@ -62,7 +62,12 @@ pub(super) fn fatal(version: TdsVersion, kind: RequestKind, refused: &Refused, s
 
 /// Login denial: ERROR and DONE(ERROR); the connection is closed behind it.
 pub(super) fn login_denial(version: TdsVersion, refused: &Refused, server: &str) -> Bytes {
-    let refusal = refusal_of(refused, CLASS, server);
+    let class = if refused.number == LOGIN_FAILED {
+        CLASS_SECURITY
+    } else {
+        CLASS
+    };
+    let refusal = refusal_of(refused, class, server);
     tokens(version, |out| answer::deny_login(out, &refusal))
 }
 

@@ -5,6 +5,7 @@ mod billing_grpc;
 mod contract;
 mod credit;
 mod fake_billing;
+mod front_door;
 mod full_disk;
 mod journal;
 mod killed;

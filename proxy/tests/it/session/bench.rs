@@ -149,6 +149,8 @@ pub(crate) struct Bench {
     /// Bytes that the client and the server were sent and have not read.
     pub(crate) to_client: Vec<u8>,
     pub(crate) to_server: Vec<u8>,
+    /// Every byte that the client was ever sent.
+    pub(crate) told: Vec<u8>,
     pub(crate) records: Vec<UsageRecord>,
     pub(crate) actions: VecDeque<Action>,
     /// Sessions that the journal was told of.
@@ -210,6 +212,7 @@ impl Bench {
             now,
             to_client: Vec::new(),
             to_server: Vec::new(),
+            told: Vec::new(),
             records: Vec::new(),
             actions: VecDeque::new(),
             begun: Vec::new(),
@@ -281,6 +284,13 @@ impl Bench {
     }
 
     pub(crate) fn admit(&mut self, mode: Mode) {
+        self.admit_only(mode);
+        assert!(matches!(self.actions.pop_front(), Some(Action::Connect(_))));
+        self.event(Event::Connected);
+    }
+
+    /// The tenant is known; nobody has connected yet.
+    pub(crate) fn admit_only(&mut self, mode: Mode) {
         let purse: Arc<dyn Purse> = Arc::<FakePurse>::clone(&self.purse);
         self.event(Event::Admitted {
             purse,
@@ -290,8 +300,13 @@ impl Bench {
                 ..terms(mode)
             },
         });
-        assert!(matches!(self.actions.pop_front(), Some(Action::Connect(_))));
-        self.event(Event::Connected);
+    }
+
+    /// Another core in this one's place.
+    pub(crate) fn with_core(&mut self, change: impl FnOnce(Session) -> Session) {
+        let settings = Arc::new(settings());
+        let core = std::mem::replace(&mut self.core, Session::new(settings, self.now));
+        self.core = change(core);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -342,7 +357,9 @@ impl Bench {
                 self.journaled.insert(chunk.lane.0, chunk.state.rows);
             }
             let room = self.unread_limit.saturating_sub(self.to_client.len());
+            let before = self.to_client.len();
             drain(&mut self.core.client().out, &mut self.to_client, room);
+            self.told.extend_from_slice(&self.to_client[before..]);
             drain(&mut self.core.server().out, &mut self.to_server, usize::MAX);
             if let Some(end) = self.core.take_end() {
                 self.end.get_or_insert(end);

@@ -195,7 +195,8 @@ fn routing_is_refused_and_the_mirroring_partner_is_not_told() {
 
 #[test]
 fn features_that_lead_around_the_gate_are_not_asked_for_and_their_acks_not_passed() {
-    let asked = [0x01, 0x0A, 0x0B, 0x0F].map(|id| Feature { id, data: vec![1] });
+    let asked = [(0x01, vec![]), (0x0A, vec![1]), (0x0B, vec![]), (0x0F, vec![])]
+        .map(|(id, data)| Feature { id, data });
     let mut bench = Bench::new(0);
     to_login(
         &mut bench,

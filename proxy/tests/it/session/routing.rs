@@ -1,0 +1,333 @@
+//! Where a login goes: routing followed inside, the failover, and that a client never learns another address.
+
+use weir_proxy::{
+    auth::{AuthSettings, Routing, Target},
+    gate::Cause,
+    ports::billing::Mode,
+    session::{Action, Settings, routing::HOPS_MAX},
+};
+use weir_tds::{
+    build::TokenBuf,
+    login7::{Feature, Login7},
+    packet::{PacketStatus, PacketType},
+    prelogin::Encryption,
+};
+
+use super::{
+    bench::{Bench, V, batch, login7, prelogin, refused, settings},
+    login::error_in,
+};
+
+const OTHER: &str = "node2.secret-domain.example";
+
+pub(crate) fn with_auth(auth: AuthSettings) -> Settings {
+    Settings {
+        auth: AuthSettings {
+            upstream: "db:1433".parse().unwrap(),
+            ..auth
+        },
+        ..settings()
+    }
+}
+
+fn following(patterns: &[&str]) -> Settings {
+    with_auth(AuthSettings {
+        routing: Routing::Follow(patterns.iter().map(|p| p.parse().unwrap()).collect()),
+        ..AuthSettings::default()
+    })
+}
+
+pub(crate) fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Searches every byte that the client was ever sent, as UTF-16 and as ASCII, whole and its first label.
+pub(crate) fn assert_not_told(bench: &Bench, address: &str) {
+    for name in [address, address.split('.').next().unwrap()] {
+        for form in [utf16(name), name.as_bytes().to_vec()] {
+            let told = bench
+                .told
+                .windows(form.len())
+                .any(|w| w.eq_ignore_ascii_case(&form));
+            assert!(!told, "the client learned of {name}");
+        }
+    }
+}
+
+/// PRELOGIN and LOGIN7 of the client; the tenant is known and the first connection asked for.
+pub(crate) fn to_server(bench: &mut Bench, login: &Login7) {
+    bench.client_says(
+        PacketType::Prelogin,
+        PacketStatus::NORMAL,
+        &prelogin(Encryption::NotSup).encode(),
+    );
+    bench.client_message();
+    bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
+    assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(_))));
+    bench.admit(Mode::Enforce);
+}
+
+/// The server's side of PRELOGIN; the LOGIN7 that it gets.
+pub(crate) fn server_reads_login(bench: &mut Bench) -> Login7 {
+    bench.server_message();
+    bench.server_says(&prelogin(Encryption::NotSup).encode());
+    Login7::parse(&bench.server_message()).unwrap()
+}
+
+fn route(bench: &mut Bench, host: &str, port: u16) {
+    let mut tokens = TokenBuf::new(V);
+    tokens
+        .env_mirror_partner("mirror.secret-domain.example")
+        .login_ack("first-server", [16, 0, 0, 0])
+        .env_routing(port, host)
+        .done(0, 0, 0);
+    bench.server_says(tokens.as_bytes());
+}
+
+fn next_target(bench: &mut Bench) -> Option<Target> {
+    match bench.actions.pop_front() {
+        Some(Action::Connect(target)) => Some(target),
+        _ => None,
+    }
+}
+
+fn reconnect(bench: &mut Bench) {
+    bench.event(weir_proxy::session::Event::Connected);
+}
+
+#[test]
+fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last_response_only() {
+    let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
+    to_server(&mut bench, &login7("acme"));
+    let first = server_reads_login(&mut bench);
+    assert_eq!(first.server_name, "db");
+    route(&mut bench, &format!("{OTHER}\\INST"), 11_000);
+    let target = next_target(&mut bench).expect("the proxy goes there");
+    assert_eq!((target.host.as_str(), target.port), (OTHER, 11_000));
+    assert!(
+        bench.to_client.is_empty(),
+        "the first server's response is nobody's"
+    );
+    reconnect(&mut bench);
+    let second = server_reads_login(&mut bench);
+    assert_eq!(second.server_name, format!("{OTHER}\\INST"));
+    let same = |l: &Login7| {
+        (
+            l.user_name.clone(),
+            l.password.clone(),
+            l.database.clone(),
+            l.packet_size,
+        )
+    };
+    assert_eq!(same(&second), same(&first));
+    let mut tokens = TokenBuf::new(V);
+    tokens.login_ack("second", [16, 0, 0, 0]).done(0, 0, 0);
+    bench.server_says(tokens.as_bytes());
+    assert_eq!(bench.client_message(), tokens.as_bytes());
+    bench.client_says(
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        &batch("SET NOCOUNT ON"),
+    );
+    assert_eq!(bench.server_message(), batch("SET NOCOUNT ON"));
+    assert_not_told(&bench, OTHER);
+    assert_not_told(&bench, "mirror.secret-domain.example");
+}
+
+#[test]
+fn enhanced_routing_brings_its_database() {
+    let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
+    to_server(
+        &mut bench,
+        &Login7 {
+            database: "front".into(),
+            ..login7("acme")
+        },
+    );
+    server_reads_login(&mut bench);
+    let mut tokens = TokenBuf::new(V);
+    tokens
+        .login_ack("first", [16, 0, 0, 0])
+        .env_enhanced_routing(1433, OTHER, "shard7")
+        .done(0, 0, 0);
+    bench.server_says(tokens.as_bytes());
+    assert!(next_target(&mut bench).is_some());
+    reconnect(&mut bench);
+    assert_eq!(server_reads_login(&mut bench).database, "shard7");
+    assert_not_told(&bench, OTHER);
+}
+
+#[test]
+fn logins_go_nowhere_that_the_operator_does_not_name() {
+    for (settings, host) in [
+        (settings(), OTHER),
+        (following(&["*.other.example"]), OTHER),
+        (following(&["*.secret-domain.example:1433"]), OTHER),
+        (following(&["*"]), "bad host"),
+        (following(&["*"]), ""),
+    ] {
+        let mut bench = Bench::with(settings, 0);
+        to_server(&mut bench, &login7("acme"));
+        server_reads_login(&mut bench);
+        route(&mut bench, host, 11_000);
+        assert_eq!(next_target(&mut bench), None);
+        assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
+        assert!(bench.end.is_some());
+        assert_not_told(&bench, OTHER);
+    }
+}
+
+#[test]
+fn a_circle_of_servers_ends() {
+    let mut bench = Bench::with(following(&["*"]), 0);
+    to_server(&mut bench, &login7("acme"));
+    for _ in 0..HOPS_MAX {
+        server_reads_login(&mut bench);
+        route(&mut bench, OTHER, 1433);
+        assert!(next_target(&mut bench).is_some());
+        reconnect(&mut bench);
+    }
+    server_reads_login(&mut bench);
+    route(&mut bench, OTHER, 1433);
+    assert_eq!(next_target(&mut bench), None);
+    assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
+    assert_not_told(&bench, OTHER);
+}
+
+#[test]
+fn a_failed_login_of_a_routed_server_is_the_clients_but_its_address_is_not() {
+    let mut bench = Bench::with(following(&["*"]), 0);
+    to_server(&mut bench, &login7("acme"));
+    server_reads_login(&mut bench);
+    route(&mut bench, OTHER, 1433);
+    next_target(&mut bench);
+    bench.event(refused(Cause::Upstream(format!("connection to {OTHER} refused"))));
+    assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+    assert_not_told(&bench, OTHER);
+}
+
+#[test]
+fn the_failover_is_tried_once_and_never_told() {
+    let with_failover = || {
+        with_auth(AuthSettings {
+            failover: Some("mirror.secret-domain.example:1444".parse().unwrap()),
+            ..AuthSettings::default()
+        })
+    };
+    for answers in [true, false] {
+        let mut bench = Bench::with(with_failover(), 0);
+        bench.client_says(
+            PacketType::Prelogin,
+            PacketStatus::NORMAL,
+            &prelogin(Encryption::NotSup).encode(),
+        );
+        bench.client_message();
+        bench.client_says(
+            PacketType::Login7,
+            PacketStatus::NORMAL,
+            &login7("acme").encode().unwrap(),
+        );
+        bench.actions.clear();
+        // `admit` answers the first connection itself: the upstream's refusal must come instead.
+        bench.admit_only(Mode::Enforce);
+        assert_eq!(next_target(&mut bench).unwrap().to_string(), "db:1433");
+        bench.event(refused(Cause::Upstream("connection refused".into())));
+        assert_eq!(
+            next_target(&mut bench).unwrap().to_string(),
+            "mirror.secret-domain.example:1444"
+        );
+        if answers {
+            reconnect(&mut bench);
+            assert_eq!(
+                server_reads_login(&mut bench).server_name,
+                "mirror.secret-domain.example"
+            );
+        } else {
+            bench.event(refused(Cause::Upstream(
+                "mirror.secret-domain.example: refused".into(),
+            )));
+            assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+        }
+        assert_not_told(&bench, "mirror.secret-domain.example");
+    }
+}
+
+#[test]
+fn a_server_that_was_left_is_not_listened_to() {
+    let mut bench = Bench::with(following(&["*"]), 0);
+    to_server(&mut bench, &login7("acme"));
+    server_reads_login(&mut bench);
+    route(&mut bench, OTHER, 1433);
+    let now = bench.now;
+    assert!(next_target(&mut bench).is_some());
+    reconnect(&mut bench);
+    bench.pump();
+    assert!(bench.end.is_none());
+    bench.core.server_closed(now);
+    bench.pump();
+    assert!(bench.end.is_some(), "the second server is");
+}
+
+/// 13, 20 and 21 behind the login, in a whole packet and cut at every byte by a packet's border: the token never leaves whole,
+/// and no part of the address leaves.
+#[test]
+fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
+    let leads: [fn(&mut TokenBuf); 3] = [
+        |t| {
+            t.env_mirror_partner(OTHER);
+        },
+        |t| {
+            t.env_routing(1433, OTHER);
+        },
+        |t| {
+            t.env_enhanced_routing(1433, OTHER, "db");
+        },
+    ];
+    for lead in leads {
+        let mut tokens = TokenBuf::new(V);
+        tokens.env_database("demo", "master");
+        let before = tokens.as_bytes().len();
+        lead(&mut tokens);
+        let after = tokens.as_bytes().len();
+        tokens.done(0, 0, 0);
+        let stream = tokens.as_bytes().to_vec();
+        for at in before..=after {
+            let mut bench = Bench::ready(1 << 30);
+            bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("SELECT 1"));
+            let mut packets =
+                super::bench::message(PacketType::TabularResult, PacketStatus::NORMAL, &stream[..at]);
+            packets[1] = 0;
+            packets.extend(super::bench::message(
+                PacketType::TabularResult,
+                PacketStatus::NORMAL,
+                &stream[at..],
+            ));
+            bench.feed_server(&packets);
+            assert_not_told(&bench, OTHER);
+        }
+    }
+}
+
+#[test]
+fn non_empty_recovery_data_gets_a_clean_answer() {
+    for (data, refused) in [(vec![], false), (vec![0; 12], true)] {
+        let mut bench = Bench::new(0);
+        bench.client_says(
+            PacketType::Prelogin,
+            PacketStatus::NORMAL,
+            &prelogin(Encryption::NotSup).encode(),
+        );
+        bench.client_message();
+        let login = Login7 {
+            option_flags3: 0x10,
+            features: vec![Feature { id: 0x01, data }],
+            ..login7("acme")
+        };
+        bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
+        assert_eq!(bench.actions.is_empty(), refused);
+        if refused {
+            assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
+            assert!(bench.end.is_some());
+        }
+    }
+}
