@@ -27,6 +27,16 @@ impl Gate {
     /// When it does not accept connections in time.
     #[must_use]
     pub fn start(demo: &Demo, upstream: SocketAddr) -> Self {
+        let clear = ["--client-encryption", "none", "--upstream-encryption", "none"];
+        Self::start_with(demo, upstream, &clear)
+    }
+
+    /// The same with these flags in place of "no encryption on either leg".
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    #[must_use]
+    pub fn start_with(demo: &Demo, upstream: SocketAddr, flags: &[&str]) -> Self {
         let holder = tempfile::Builder::new().prefix("weir-test-").tempdir();
         let holder = holder.unwrap_or_else(|error| panic!("no temporary directory: {error}"));
         let log = File::create(holder.path().join("log"));
@@ -44,7 +54,7 @@ impl Gate {
                 "--billing-url",
                 &format!("http://{}", demo.address("billing_grpc")),
             ])
-            .args(["--client-encryption", "none", "--upstream-encryption", "none"])
+            .args(flags)
             .arg("--token-file")
             .arg(demo.directory().join("token"))
             .arg("--data-dir")

@@ -3,6 +3,7 @@
 mod books;
 mod broke;
 mod chaos;
+mod conformance;
 mod credit;
 mod fleet;
 mod kill;

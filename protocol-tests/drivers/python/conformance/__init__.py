@@ -1,0 +1,1 @@
+"""Driver programs of the conformance suite, one module a driver (../../README.md)."""
