@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-pub use process::{Process, directory, interpreter, node, python};
+pub use process::{Process, directory, interpreter, node, node_program, python};
 
 /// Where to connect and as whom.
 #[derive(Debug, Clone)]

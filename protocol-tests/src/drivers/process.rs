@@ -70,16 +70,31 @@ pub fn python() -> Process {
 /// tedious in Node.
 #[must_use]
 pub fn node() -> Process {
-    let modules = directory().join("node/node_modules");
-    assert!(
-        modules.exists(),
-        "{} is missing: run scripts/test --install-only",
-        modules.display()
-    );
     Process::start(
         "tedious",
-        Command::new("node").arg(directory().join("node/drive.mjs")),
+        Command::new(node_program()).arg(directory().join("node/drive.mjs")),
     )
+}
+
+/// The Node that npm brought with the drivers: tedious needs a newer one than a machine may have.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn node_program() -> PathBuf {
+    let machine = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "x64"
+    };
+    let program = format!("node/node_modules/node-linux-{machine}/bin/node");
+    let program = directory().join(program);
+    assert!(
+        program.exists(),
+        "{} is missing: run scripts/test --install-only",
+        program.display()
+    );
+    program
 }
 
 fn root() -> PathBuf {

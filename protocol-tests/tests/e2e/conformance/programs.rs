@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use weir_protocol_tests::drivers::{directory, interpreter};
+use weir_protocol_tests::drivers::{directory, interpreter, node_program};
 
 /// A driver with its program.
 pub(super) struct Program {
@@ -84,7 +84,7 @@ fn python(driver: &str) -> Command {
 }
 
 fn node(_driver: &str) -> Command {
-    let mut command = Command::new("node");
+    let mut command = Command::new(node_program());
     command.arg(directory().join("node/conform.mjs"));
     command
 }
