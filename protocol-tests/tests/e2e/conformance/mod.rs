@@ -83,7 +83,7 @@ impl<'a> Site<'a> {
     fn target(&self, place: Place) -> Target {
         let address = match place {
             Place::Direct => {
-                let leaves_it = |(encryption, _): &&(Encryption, Sandbox)| *encryption == Encryption::On;
+                let leaves_it = |(encryption, _): &&(Encryption, Sandbox)| *encryption == Encryption::LoginOnly;
                 self.sandboxes
                     .iter()
                     .find(leaves_it)

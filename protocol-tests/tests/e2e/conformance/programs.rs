@@ -24,7 +24,7 @@ impl Program {
 }
 
 /// All that run here.
-pub(super) const ALL: [Program; 7] = [
+pub(super) const ALL: [Program; 10] = [
     Program {
         driver: "pymssql",
         what: "Python, FreeTDS's DB-Library",
@@ -67,10 +67,28 @@ pub(super) const ALL: [Program; 7] = [
         start: rust,
         pinned: ("../Cargo.lock", "name = \"mssql-tds\"\nversion = \""),
     },
+    Program {
+        driver: "go-mssqldb",
+        what: "Go",
+        start: go,
+        pinned: ("drivers/go/go.mod", "github.com/microsoft/go-mssqldb v"),
+    },
+    Program {
+        driver: "mssql-jdbc",
+        what: "Java, Microsoft's",
+        start: java,
+        pinned: ("drivers/java/pom.xml", "<artifactId>mssql-jdbc</artifactId>\n      <version>"),
+    },
+    Program {
+        driver: "jtds",
+        what: "Java, TDS up to 7.1",
+        start: java,
+        pinned: ("drivers/java/pom.xml", "<artifactId>jtds</artifactId>\n      <version>"),
+    },
 ];
 
 fn python(driver: &str) -> Command {
-    let libraries = installed(".weir/odbc/root/usr/lib/x86_64-linux-gnu");
+    let libraries = installed(&format!(".weir/odbc/root/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
     let mut command = Command::new(interpreter());
     command
         .arg("-u")
@@ -103,6 +121,21 @@ fn rust(driver: &str) -> Command {
     );
     let mut command = Command::new(path);
     command.arg(driver);
+    command
+}
+
+fn go(_driver: &str) -> Command {
+    Command::new(installed(".weir/test/go/conform"))
+}
+
+fn java(driver: &str) -> Command {
+    let classes = installed(".weir/test/java").join("*");
+    let mut command = Command::new("java");
+    // Small and quick to start: many of these run one after another.
+    command
+        .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
+        .arg(classes)
+        .args(["Conform", driver]);
     command
 }
 

@@ -92,6 +92,8 @@ impl Order<'_> {
             .arg("--file")
             .arg(scenarios::file())
             .args(["--scenarios", &self.scenarios.join(",")])
+            // Some drivers take the roots that they trust from the system only.
+            .env("SSL_CERT_FILE", self.certificate)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -49,22 +49,13 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// With this encryption as its policy: `none` has no TLS, `on` leaves it to the client, `required` insists.
+    /// With this encryption. `login-only` leaves the rest to the client.
     pub(super) fn start(encryption: Encryption, certificate: &Certificate) -> Self {
         let mut command = Command::new(binary("weir-sandbox"));
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0", "--encryption", encryption.name()]);
         if encryption != Encryption::None {
             command.arg("--tls-cert").arg(&certificate.certificate);
             command.arg("--tls-key").arg(&certificate.key);
-        }
-        match encryption {
-            Encryption::Required => {
-                command.arg("--encrypt");
-            }
-            Encryption::Strict => {
-                command.arg("--strict");
-            }
-            Encryption::None | Encryption::LoginOnly | Encryption::On => {}
         }
         Self::launch(&mut command)
     }
@@ -73,7 +64,7 @@ impl Sandbox {
     pub(super) fn play(script: &Path) -> Self {
         Self::launch(
             Command::new(binary("weir-sandbox"))
-                .args(["--listen", "127.0.0.1:0", "--scenario"])
+                .args(["--listen", "127.0.0.1:0", "--backend", "scenario"])
                 .arg(script),
         )
     }
