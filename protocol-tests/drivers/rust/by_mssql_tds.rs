@@ -10,7 +10,7 @@ use mssql_tds::connection::tds_client::{
 use mssql_tds::connection_provider::tds_connection_provider::TdsConnectionProvider;
 use mssql_tds::core::{EncryptionOptions, EncryptionSetting, TdsResult};
 use mssql_tds::cursor::{CursorConcurrency, CursorScrollOption, FetchDirection};
-use mssql_tds::datatypes::column_values::ColumnValues;
+use mssql_tds::datatypes::column_values::{ColumnValues, SqlTime};
 use mssql_tds::datatypes::decoder::DecimalParts;
 use mssql_tds::datatypes::sql_string::SqlString;
 use mssql_tds::datatypes::sql_tvp::{TvpColumnDef, TvpTableData, TvpTypeName};
@@ -63,7 +63,9 @@ impl Session for Connection {
         context.connect_timeout = PATIENCE;
         context.connect_retry_count = 0;
         context.encryption_options = encryption(options)?;
-        let client = TdsConnectionProvider::new().create_client(context, &source, None).await;
+        let client = TdsConnectionProvider::new()
+            .create_client(context, &source, None)
+            .await;
         Ok(Self {
             client: client.map_err(failed)?,
         })
@@ -146,7 +148,10 @@ impl Connection {
         for run in step["runs"].as_array().into_iter().flatten() {
             let given = run.as_array().cloned().unwrap_or_default();
             let given = parameters(types.iter().cloned().zip(given))?;
-            let first = self.client.execute_prepared(&mut statement, given, &mut None, ()).await;
+            let first = self
+                .client
+                .execute_prepared(&mut statement, given, &mut None, ())
+                .await;
             runs.push(self.gathered(first).await?);
         }
         if let Some(id) = statement.take_id() {
@@ -173,7 +178,9 @@ impl Connection {
             .map(|i| Row(names.iter().map(|name| column(values::made(name, i))).collect()))
             .collect();
         let table = step["table"].as_str().unwrap_or_default();
-        let loaded = BulkCopy::new(&mut self.client, table).write_to_server_zerocopy(rows.iter()).await;
+        let loaded = BulkCopy::new(&mut self.client, table)
+            .write_to_server_zerocopy(rows.iter())
+            .await;
         match loaded {
             Ok(result) => Ok(json!({"errors": [], "affected": result.rows_affected})),
             Err(error) => Ok(json!({"errors": statement_errors(error)?})),
@@ -182,9 +189,15 @@ impl Connection {
 
     async fn table(&mut self, step: &Value) -> Result<Value, Failure> {
         let names = values::names(step);
-        let columns = names.iter().map(|name| TvpColumnDef::new(parameter_type(&values::made(name, 1), true)));
-        let rows = (1..=values::count(step))
-            .map(|i| names.iter().map(|name| parameter_type(&values::made(name, i), false)).collect());
+        let columns = names
+            .iter()
+            .map(|name| TvpColumnDef::new(parameter_type(&values::made(name, 1), true)));
+        let rows = (1..=values::count(step)).map(|i| {
+            names
+                .iter()
+                .map(|name| parameter_type(&values::made(name, i), false))
+                .collect()
+        });
         let data = TvpTableData::new(columns.collect(), rows.collect());
         let name = TvpTypeName::new(None, step["type"].as_str().unwrap_or_default().to_owned());
         let given = RpcParameter::new(
@@ -199,14 +212,27 @@ impl Connection {
 
     async fn cursor(&mut self, step: &Value) -> Result<Value, Failure> {
         let sql = step["sql"].as_str().unwrap_or_default();
-        let fetch = step["fetch"].as_i64().and_then(|fetch| i32::try_from(fetch).ok()).unwrap_or(1);
+        let fetch = step["fetch"]
+            .as_i64()
+            .and_then(|fetch| i32::try_from(fetch).ok())
+            .unwrap_or(1);
         let (scroll, lock) = (CursorScrollOption::FORWARD_ONLY, CursorConcurrency::READONLY);
-        let open = self.client.cursor_open(sql, scroll, lock, fetch, Some(PATIENCE), None).await;
+        let open = self
+            .client
+            .cursor_open(sql, scroll, lock, fetch, Some(PATIENCE), None)
+            .await;
         let open = open.map_err(failed)?;
         let mut reply = Reply::default();
         let mut named = false;
         loop {
-            let fetched = self.client.cursor_fetch(open.cursor_id, FetchDirection::NEXT, 0, fetch, Some(PATIENCE), None);
+            let fetched = self.client.cursor_fetch(
+                open.cursor_id,
+                FetchDirection::NEXT,
+                0,
+                fetch,
+                Some(PATIENCE),
+                None,
+            );
             fetched.await.map_err(failed)?;
             let mut rows = 0;
             while let Some((row, _)) = self.client.next_cursor_row().await.map_err(failed)? {
@@ -218,11 +244,15 @@ impl Connection {
                 reply.row(row.iter().map(written).collect());
                 rows += 1;
             }
+            self.client.close_query().await.map_err(failed)?;
             if rows == 0 {
                 break;
             }
         }
-        let closed = self.client.cursor_close(open.cursor_id, Some(PATIENCE), None).await;
+        let closed = self
+            .client
+            .cursor_close(open.cursor_id, Some(PATIENCE), None)
+            .await;
         closed.map_err(failed)?;
         Ok(reply.told())
     }
@@ -284,12 +314,18 @@ fn parameters(given: impl Iterator<Item = (Value, Value)>) -> Result<Vec<RpcPara
                 Some("int") => SqlType::Int(value.as_i64().and_then(|value| i32::try_from(value).ok())),
                 Some("nvarchar") => SqlType::NVarchar(text.map(SqlString::from_utf8_string), 4000),
                 Some("decimal") => {
-                    let parts = text.map(|text| DecimalParts::from_string(&text, 18, 4)).transpose();
+                    let parts = text
+                        .map(|text| DecimalParts::from_string(&text, 18, 4))
+                        .transpose();
                     SqlType::Decimal(parts.map_err(failed)?)
                 }
                 _ => return Err(Failure::Unsupported("a type of parameter that no scenario has")),
             };
-            Ok(RpcParameter::new(Some(format!("@p{}", at + 1)), StatusFlags::NONE, value))
+            Ok(RpcParameter::new(
+                Some(format!("@p{}", at + 1)),
+                StatusFlags::NONE,
+                value,
+            ))
         })
         .collect()
 }
@@ -307,7 +343,14 @@ fn statement_errors(error: Error) -> Result<Vec<Value>, Failure> {
         Error::SqlServerError { diagnostics } => Ok(diagnostics
             .errors
             .iter()
-            .map(|error| reply::error(error.number.into(), error.state, error.class.into(), &error.message))
+            .map(|error| {
+                reply::error(
+                    error.number.into(),
+                    error.state,
+                    error.class.into(),
+                    &error.message,
+                )
+            })
             .collect()),
         other => Err(Failure::Error(reply::error(0, 0, 0, &other.to_string()))),
     }
@@ -319,6 +362,11 @@ fn failed(error: Error) -> Failure {
         Ok(_) => Failure::Error(reply::error(0, 0, 0, "")),
         Err(failure) => failure,
     }
+}
+
+/// The driver calls them nanoseconds, but counts in units of 100.
+fn nanos(time: &SqlTime) -> u64 {
+    time.time_nanoseconds * 100
 }
 
 fn written(value: &ColumnValues) -> Value {
@@ -339,11 +387,11 @@ fn written(value: &ColumnValues) -> Value {
             values::moment(days, values::of_300ths(value.time))
         }
         ColumnValues::Date(value) => format!("d:{}", values::date(value.get_days().into())).into(),
-        ColumnValues::Time(value) => format!("t:{}", values::clock(value.time_nanoseconds)).into(),
-        ColumnValues::DateTime2(value) => values::moment(value.days.into(), value.time.time_nanoseconds),
+        ColumnValues::Time(value) => format!("t:{}", values::clock(nanos(value))).into(),
+        ColumnValues::DateTime2(value) => values::moment(value.days.into(), nanos(&value.time)),
         ColumnValues::DateTimeOffset(value) => {
             let moment = &value.datetime2;
-            values::with_offset(moment.days.into(), moment.time.time_nanoseconds, value.offset)
+            values::with_offset(moment.days.into(), nanos(&moment.time), value.offset)
         }
         ColumnValues::SmallDateTime(value) => {
             let days = i64::from(value.days) + values::DAYS_1900;

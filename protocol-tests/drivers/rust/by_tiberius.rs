@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use tiberius::numeric::Numeric;
-use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, QueryItem, QueryStream, ToSql, TokenRow};
+use tiberius::{
+    AuthMethod, Client, ColumnData, Config, EncryptionLevel, QueryItem, QueryStream, ToSql, TokenRow,
+};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
@@ -27,7 +29,10 @@ fn config(options: &Options) -> Config {
     config.host(options.get("host"));
     config.port(options.get("port").parse().unwrap_or_default());
     config.database(options.get("database"));
-    config.authentication(AuthMethod::sql_server(options.get("user"), options.get("password")));
+    config.authentication(AuthMethod::sql_server(
+        options.get("user"),
+        options.get("password"),
+    ));
     config.handshake_timeout(Some(PATIENCE));
     config.command_timeout(Some(PATIENCE));
     config.encryption(match options.get("encryption") {
@@ -198,7 +203,9 @@ fn written(value: ColumnData<'static>) -> Value {
             values::moment(days, u64::from(value.seconds_fragments()) * 60_000_000_000)
         }),
         ColumnData::Time(value) => told(value, |value| format!("t:{}", values::clock(nanos(value))).into()),
-        ColumnData::Date(value) => told(value, |value| format!("d:{}", values::date(value.days().into())).into()),
+        ColumnData::Date(value) => told(value, |value| {
+            format!("d:{}", values::date(value.days().into())).into()
+        }),
         ColumnData::DateTime2(value) => told(value, |value| {
             values::moment(value.date().days().into(), nanos(value.time()))
         }),
@@ -215,9 +222,12 @@ fn nanos(time: tiberius::time::Time) -> u64 {
 
 fn described(error: &tiberius::error::Error) -> Value {
     match error {
-        tiberius::error::Error::Server(token) => {
-            reply::error(token.code().into(), token.state(), token.class().into(), token.message())
-        }
+        tiberius::error::Error::Server(token) => reply::error(
+            token.code().into(),
+            token.state(),
+            token.class().into(),
+            token.message(),
+        ),
         other => reply::error(0, 0, 0, &other.to_string()),
     }
 }

@@ -18,9 +18,7 @@ pub(crate) struct Options(HashMap<String, String>);
 impl Options {
     /// A value that must be there.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.0
-            .get(name)
-            .unwrap_or_else(|| panic!("--{name} is missing"))
+        self.0.get(name).unwrap_or_else(|| panic!("--{name} is missing"))
     }
 
     fn read(words: impl Iterator<Item = String>) -> Self {
@@ -86,11 +84,17 @@ async fn play<S: Session>(options: &Options, scenario: &Value) -> Value {
         Err(Failure::Unsupported(why)) => {
             json!({"scenario": name, "ok": false, "result": null, "error": null, "unsupported": why})
         }
-        Err(Failure::Error(error)) => json!({"scenario": name, "ok": false, "result": replies, "error": error}),
+        Err(Failure::Error(error)) => {
+            json!({"scenario": name, "ok": false, "result": replies, "error": error})
+        }
     }
 }
 
-async fn steps<S: Session>(options: &Options, scenario: &Value, replies: &mut Vec<Value>) -> Result<(), Failure> {
+async fn steps<S: Session>(
+    options: &Options,
+    scenario: &Value,
+    replies: &mut Vec<Value>,
+) -> Result<(), Failure> {
     let mut session = S::open(options).await?;
     for step in scenario["steps"].as_array().into_iter().flatten() {
         if step["do"] == "await" {

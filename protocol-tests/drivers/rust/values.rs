@@ -59,7 +59,11 @@ pub(crate) fn date(days: i64) -> String {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
 }
@@ -85,12 +89,19 @@ pub(crate) fn moment(days: i64, nanos: u64) -> Value {
 /// A datetimeoffset, told by the wire in UTC, written in its own offset (minutes).
 pub(crate) fn with_offset(days: i64, nanos: u64, offset: i16) -> Value {
     let day = i64::try_from(86_400 * NANOS).unwrap_or(i64::MAX);
-    let local = i64::try_from(nanos).unwrap_or(0) + i64::from(offset) * 60 * i64::try_from(NANOS).unwrap_or(0);
+    let local =
+        i64::try_from(nanos).unwrap_or(0) + i64::from(offset) * 60 * i64::try_from(NANOS).unwrap_or(0);
     let (days, nanos) = (days + local.div_euclid(day), local.rem_euclid(day));
     let sign = if offset < 0 { '-' } else { '+' };
     let offset = offset.unsigned_abs();
     let clock = clock(nanos.unsigned_abs());
-    format!("o:{}T{clock}{sign}{:02}:{:02}", date(days), offset / 60, offset % 60).into()
+    format!(
+        "o:{}T{clock}{sign}{:02}:{:02}",
+        date(days),
+        offset / 60,
+        offset % 60
+    )
+    .into()
 }
 
 /// Nanoseconds of so many 300ths of a second, to the millisecond as datetime is written.
@@ -126,7 +137,10 @@ pub(crate) fn names(step: &Value) -> Vec<String> {
 
 /// A step's `rows`.
 pub(crate) fn count(step: &Value) -> i32 {
-    step["rows"].as_i64().and_then(|rows| i32::try_from(rows).ok()).unwrap_or(0)
+    step["rows"]
+        .as_i64()
+        .and_then(|rows| i32::try_from(rows).ok())
+        .unwrap_or(0)
 }
 
 /// The text with `before1`, `before2` … for its parameters.

@@ -77,18 +77,27 @@ pub(super) const ALL: [Program; 10] = [
         driver: "mssql-jdbc",
         what: "Java, Microsoft's",
         start: java,
-        pinned: ("drivers/java/pom.xml", "<artifactId>mssql-jdbc</artifactId>\n      <version>"),
+        pinned: (
+            "drivers/java/pom.xml",
+            "<artifactId>mssql-jdbc</artifactId>\n      <version>",
+        ),
     },
     Program {
         driver: "jtds",
         what: "Java, TDS up to 7.1",
         start: java,
-        pinned: ("drivers/java/pom.xml", "<artifactId>jtds</artifactId>\n      <version>"),
+        pinned: (
+            "drivers/java/pom.xml",
+            "<artifactId>jtds</artifactId>\n      <version>",
+        ),
     },
 ];
 
 fn python(driver: &str) -> Command {
-    let libraries = installed(&format!(".weir/odbc/root/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let libraries = installed(&format!(
+        ".weir/odbc/root/usr/lib/{}-linux-gnu",
+        std::env::consts::ARCH
+    ));
     let mut command = Command::new(interpreter());
     command
         .arg("-u")

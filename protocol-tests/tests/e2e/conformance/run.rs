@@ -69,6 +69,12 @@ impl Order<'_> {
         };
         let _ = child.kill();
         let _ = child.wait();
+        println!(
+            "{}: {} scenarios in {:.1} s",
+            self.log.file_name().unwrap_or_default().display(),
+            self.scenarios.len(),
+            (PROCESS_DEADLINE - end.saturating_duration_since(Instant::now())).as_secs_f32()
+        );
         self.complete(told, &ended)
     }
 

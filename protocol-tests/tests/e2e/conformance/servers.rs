@@ -60,15 +60,6 @@ impl Sandbox {
         Self::launch(&mut command)
     }
 
-    /// One that plays a script.
-    pub(super) fn play(script: &Path) -> Self {
-        Self::launch(
-            Command::new(binary("weir-sandbox"))
-                .args(["--listen", "127.0.0.1:0", "--backend", "scenario"])
-                .arg(script),
-        )
-    }
-
     fn launch(command: &mut Command) -> Self {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("weir-sandbox does not start: {error}"));
@@ -79,12 +70,15 @@ impl Sandbox {
                 let _ = sender.send(line);
             }
         });
-        let line = receiver
-            .recv_timeout(READY_WITHIN)
-            .expect("weir-sandbox is ready");
-        let address = line.rsplit(' ').next().and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("weir-sandbox said {line:?}"));
-        Self { child, address }
+        loop {
+            let line = receiver
+                .recv_timeout(READY_WITHIN)
+                .expect("weir-sandbox is ready");
+            if let Some(address) = line.strip_prefix("weir-sandbox ready on ") {
+                let address = address.parse().expect("an address");
+                return Self { child, address };
+            }
+        }
     }
 }
 
