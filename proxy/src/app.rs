@@ -231,6 +231,7 @@ fn settings(config: &Config, renewal: &Renewal) -> Result<Settings, ConfigError>
         chunk_bytes: config.chunk_bytes,
         login_deadline: Duration::from_millis(config.login_deadline_ms),
         cut_deadline: Duration::from_millis(config.cut_deadline_ms),
+        upload_idle: Duration::from_millis(config.upload_idle_ms),
         gate_name: config.gate_name.clone(),
         tally: Arc::default(),
         product_version: PRODUCT_VERSION,

@@ -149,6 +149,8 @@ pub struct Config {
     pub connect_deadline_ms: u64,
     /// From the gate's ATTENTION to the server's acknowledgement, milliseconds.
     pub cut_deadline_ms: u64,
+    /// Longest rest of a client inside a request, from the last byte that came, milliseconds.
+    pub upload_idle_ms: u64,
     /// For billing's answers, milliseconds.
     pub billing_deadline_ms: u64,
     /// An unused credit lease is closed after this time, milliseconds.
@@ -206,6 +208,7 @@ impl Default for Config {
             login_deadline_ms: 15_000,
             connect_deadline_ms: 5_000,
             cut_deadline_ms: 5_000,
+            upload_idle_ms: 60_000,
             billing_deadline_ms: 2_000,
             lease_idle_ms: 10_000,
             gate_name: "weir".to_owned(),
@@ -332,6 +335,7 @@ impl Config {
             ("login_deadline_ms", self.login_deadline_ms),
             ("connect_deadline_ms", self.connect_deadline_ms),
             ("cut_deadline_ms", self.cut_deadline_ms),
+            ("upload_idle_ms", self.upload_idle_ms),
             ("billing_deadline_ms", self.billing_deadline_ms),
             ("lease_idle_ms", self.lease_idle_ms),
         ] {

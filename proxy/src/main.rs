@@ -135,6 +135,9 @@ struct Keys {
     #[arg(long, global = true, env = "WEIR_CUT_DEADLINE_MS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_deadline_ms: Option<u64>,
+    #[arg(long, global = true, env = "WEIR_UPLOAD_IDLE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload_idle_ms: Option<u64>,
     #[arg(long, global = true, env = "WEIR_BILLING_DEADLINE_MS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     billing_deadline_ms: Option<u64>,

@@ -19,6 +19,7 @@ use super::{
     login::Login,
     mux::Mux,
     mux_offer::MarsOffer,
+    pause::{Pause, REST_OF_REQUEST},
     purse::{LeaseGuard, Purse},
     relay::Relay,
 };
@@ -61,6 +62,8 @@ pub struct Settings {
     pub login_deadline: Duration,
     /// From the gate's ATTENTION to the server's acknowledgement.
     pub cut_deadline: Duration,
+    /// Longest rest of a client inside a request, from the last byte that came.
+    pub upload_idle: Duration,
     /// Server name in the gate's own errors.
     pub gate_name: String,
     /// Product version in the PRELOGIN answer.
@@ -193,6 +196,8 @@ pub struct Session {
     pub(super) deadline: Option<(Instant, &'static str)>,
     pub(super) unix_nanos: u64,
     pub(super) client_address: Option<IpAddr>,
+    /// The client rests inside a request.
+    pub(super) pause: Option<Pause>,
     server_gone: bool,
     pub(super) chunk: Option<(SlotHead, SlotState)>,
     pub(super) closings: Vec<Closing>,
@@ -212,6 +217,7 @@ impl Session {
             deadline,
             unix_nanos: 0,
             client_address: None,
+            pause: None,
             server_gone: false,
             chunk: None,
             closings: Vec::new(),
@@ -269,6 +275,7 @@ impl Session {
             self.server_closed(now);
         }
         self.end_without_server(now);
+        self.watch_upload(now);
     }
 
     /// Takes an answer in.
@@ -295,10 +302,12 @@ impl Session {
     }
 
     fn first_deadline(&self) -> Option<(Instant, &'static str)> {
-        match &self.phase {
+        let awaited = match &self.phase {
             Phase::Mars(mux) => mux.deadline(),
             _ => self.deadline,
-        }
+        };
+        let pause = self.pause.map(|pause| (pause.until, REST_OF_REQUEST));
+        awaited.into_iter().chain(pause).min_by_key(|(at, _)| *at)
     }
 
     /// A deadline has passed.
@@ -307,6 +316,9 @@ impl Session {
             return;
         };
         if now >= at {
+            if what == REST_OF_REQUEST {
+                return self.close(SessionEnd::Deadline(what), now);
+            }
             self.deadline = None;
             self.fail_fatally(
                 &Cause::Upstream(format!("it did not answer in time ({what})")),
@@ -452,7 +464,7 @@ impl Session {
         }
         self.abandon(Outcome::Interrupted, now);
         self.client.say_goodbye();
-        self.deadline = None;
+        (self.deadline, self.pause) = (None, None);
         self.actions.clear();
         self.phase = Phase::Closing(end);
     }

@@ -15,6 +15,7 @@
 //! | `mux.rs`, `mux_lane.rs`, `mux_offer.rs` | MARS: several sessions on the two connections, each with a relay of its own |
 //! | `charge.rs` | what an upload brings in, paid as it comes |
 //! | `tally.rs` | what could not be read, counted |
+//! | `pause.rs` | how long a client may rest inside a request |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 
 mod channel;
@@ -35,6 +36,7 @@ mod mux_lane;
 pub mod mux_offer;
 pub mod out;
 mod packet_size;
+mod pause;
 pub mod purse;
 mod relay;
 mod repacket;

@@ -381,6 +381,11 @@ impl Mux {
             .min_by_key(|(at, _)| *at)
     }
 
+    /// True while the rest of any session's request is to come.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.left && lane.relay.is_uploading())
+    }
+
     /// True while any session has a request open, held or not delivered to its end.
     pub(super) fn is_busy(&self) -> bool {
         self.lanes.iter().any(|lane| !lane.left && lane.relay.is_busy())

@@ -256,6 +256,15 @@ impl Relay {
         }
     }
 
+    /// True while the rest of a request is to come.
+    pub(super) fn is_uploading(&self) -> bool {
+        match &self.upload {
+            Upload::Idle | Upload::AwaitCredit(_) => false,
+            Upload::Inspect(held) => !held.complete,
+            Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => true,
+        }
+    }
+
     /// True while a request is open, held or not delivered to its end.
     pub(super) fn is_busy(&self) -> bool {
         self.open.is_some() || self.finished.is_some() || !matches!(self.upload, Upload::Idle)

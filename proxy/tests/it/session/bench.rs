@@ -185,6 +185,7 @@ pub(crate) fn settings() -> Settings {
         chunk_bytes: 64 * 1024,
         login_deadline: Duration::from_secs(15),
         cut_deadline: Duration::from_secs(5),
+        upload_idle: Duration::from_secs(60),
         gate_name: "weir".into(),
         product_version: [16, 0, 3, 232, 0, 0],
         tally: Arc::default(),

@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use weir_contracts::{entry::Outcome, tariff::Tariff};
-use weir_proxy::{ports::billing::Mode, session::Settings};
+use weir_proxy::{
+    ports::billing::Mode,
+    session::{Settings, engine::SessionEnd},
+};
 use weir_tds::{
     build::TokenBuf,
     message::write_message,
@@ -338,4 +341,26 @@ fn what_a_server_said_before_it_closed_reaches_a_slow_client() {
         (bench.records[0].rows, bench.records[0].outcome),
         (5000, Outcome::Completed)
     );
+}
+
+/// A client that stops half-way through a request is given up; one that rests between two is not.
+#[test]
+fn a_request_that_stops_half_way_has_a_deadline_of_its_own() {
+    let mut bench = Bench::ready(100 * ROW);
+    assert_eq!(bench.core.deadline(), None, "a session that rests has none");
+    let whole = message(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("select 1"));
+    let (first, rest) = whole.split_at(whole.len() / 2);
+    bench.feed_client(first);
+    let until = bench.core.deadline().expect("half a request");
+    assert_eq!(until, bench.now + std::time::Duration::from_secs(60));
+    bench.feed_client(rest);
+    assert_eq!(bench.core.deadline(), None, "the request is whole");
+    bench.server_message();
+    bench.server_says(&result(1));
+    bench.client_message();
+    bench.feed_client(first);
+    bench.now += std::time::Duration::from_secs(60);
+    bench.core.on_deadline(bench.now);
+    bench.pump();
+    assert!(matches!(bench.end, Some(SessionEnd::Deadline(_))), "{:?}", bench.end);
 }
