@@ -147,7 +147,7 @@ impl Gate for Desk {
     }
 }
 
-async fn serve() -> (
+pub(crate) async fn serve() -> (
     SocketAddr,
     tokio::sync::mpsc::UnboundedReceiver<wire::CloseReport>,
 ) {

@@ -9,6 +9,7 @@ mod front_door;
 mod full_disk;
 mod journal;
 mod killed;
+mod mars_sockets;
 mod real;
 mod session;
 mod ship;

@@ -31,7 +31,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(end: End) -> Self {
+    pub(crate) fn new(end: End) -> Self {
         Self {
             sessions: Sessions::new(end, 4096),
             got: BTreeMap::new(),
@@ -43,7 +43,7 @@ impl Peer {
     }
 
     /// Reads what the gate sent; answers what this side says to it.
-    fn read(&mut self, from: &mut Vec<u8>) -> Vec<u8> {
+    pub(crate) fn read(&mut self, from: &mut Vec<u8>) -> Vec<u8> {
         while let Some(header) = self.sessions.peek(from).expect("the gate speaks SMP") {
             if from.len() < header.length as usize {
                 break;
@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// Puts a message behind what waits to be sent.
-    fn say(&mut self, sid: u16, message: &[u8]) {
+    pub(crate) fn say(&mut self, sid: u16, message: &[u8]) {
         let mut rest = message;
         while let Some(header) = PacketHeader::parse(rest).unwrap() {
             let (packet, later) = rest.split_at(usize::from(header.length));
@@ -100,7 +100,7 @@ impl Peer {
         }
     }
 
-    fn message(&mut self, sid: u16) -> Option<(PacketType, Vec<u8>)> {
+    pub(crate) fn message(&mut self, sid: u16) -> Option<(PacketType, Vec<u8>)> {
         take_message(self.got.get_mut(&sid)?)
     }
 }

@@ -1,15 +1,15 @@
 //! The session core under scripted peers: rows, credit, cuts, cancellations, logins.
 
-mod bench;
+pub(crate) mod bench;
 mod cut;
 mod edges;
 mod login;
 mod mars;
 mod mars_abuse;
-mod mars_peers;
+pub(crate) mod mars_peers;
 mod packet_size;
 mod races;
-mod relay;
+pub(crate) mod relay;
 mod routing;
 mod tenants;
 mod tls_matrix;
