@@ -56,6 +56,7 @@ impl Default for Config {
 /// Who answers the requests.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "there is one per server")]
 pub enum Backend {
     /// T-SQL on SQLite, with the generated tables `orders` and `events`.
     #[default]

@@ -258,9 +258,11 @@ impl Connection {
     fn nested_text(&mut self, text: &str, answer: &mut Answer<'_>) -> Result<Flow, Fault> {
         let statements = tsql::parse(text).map_err(|e| syntax(&e))?;
         let outer = std::mem::take(&mut self.variables);
+        let options = self.options.clone();
         self.facts.procedure_depth += 1;
         let ran = self.block(&statements, answer);
         self.facts.procedure_depth -= 1;
+        self.options = options;
         self.variables = outer;
         Ok(match ran? {
             Flow::Abort => Flow::Abort,

@@ -172,7 +172,9 @@ fn read_load(r: &mut Reader<'_>, version: TdsVersion) -> Result<Load, Broken> {
     }
     let mut rows = Vec::new();
     loop {
-        match r.u8()? {
+        // FreeTDS ends its load with the message, without a DONE, and servers take it.
+        let token = if r.peek().is_none() { DONE } else { r.u8()? };
+        match token {
             ROW => {
                 let mut row = Vec::with_capacity(infos.len());
                 for info in &infos {

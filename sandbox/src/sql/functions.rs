@@ -8,6 +8,7 @@ use super::cast::cast;
 use super::cell;
 use super::date_functions;
 use super::datetime::Moment;
+use super::name_functions;
 use super::types::SqlType;
 use crate::clock::unix_now;
 use crate::tokens::Message;
@@ -83,6 +84,7 @@ pub(crate) fn register(db: &Connection) -> Result<()> {
     put("tsql_now_offset", || Held::Text(now().offset_text(7)))?;
     put("tsql_newid", || Held::Text(cell::print_guid(new_guid())))?;
     put("tsql_rand", || Held::Real(fastrand::f64()))?;
+    name_functions::register(db)?;
     date_functions::register(db)
 }
 
@@ -131,7 +133,7 @@ fn units(text: &str) -> i64 {
     i64::try_from(text.encode_utf16().count()).unwrap_or(i64::MAX)
 }
 
-fn text1(ctx: &Context<'_>, f: impl Fn(&str) -> Held) -> Result<Held> {
+pub(super) fn text1(ctx: &Context<'_>, f: impl Fn(&str) -> Held) -> Result<Held> {
     if is_null(ctx, 0) {
         Ok(Held::Null)
     } else {

@@ -12,39 +12,10 @@ use super::facts::Variable;
 use super::fault::Fault;
 use super::parameters::Sent;
 use super::rpc::{Prepared, read_prepared, return_value};
+use super::system_procedures;
 use super::types::SqlType;
 use crate::tokens::{Message, status};
 use crate::tsql::{Argument, Procedure};
-
-/// Text of the system procedures that answer with a query.
-const SYSTEM: [(&str, &str); 8] = [
-    (
-        "sp_tables",
-        "SELECT TABLE_CATALOG AS TABLE_QUALIFIER, TABLE_SCHEMA AS TABLE_OWNER, TABLE_NAME, TABLE_TYPE, NULL AS REMARKS FROM INFORMATION_SCHEMA.TABLES",
-    ),
-    (
-        "sp_columns",
-        "SELECT TABLE_CATALOG AS TABLE_QUALIFIER, TABLE_SCHEMA AS TABLE_OWNER, TABLE_NAME, COLUMN_NAME, DATA_TYPE AS TYPE_NAME, ORDINAL_POSITION, IS_NULLABLE FROM INFORMATION_SCHEMA.COLUMNS",
-    ),
-    (
-        "sp_databases",
-        "SELECT name AS DATABASE_NAME, 0 AS DATABASE_SIZE, NULL AS REMARKS FROM sys.databases",
-    ),
-    (
-        "sp_who",
-        "SELECT @@SPID AS spid, SUSER_SNAME() AS loginame, HOST_NAME() AS hostname, DB_NAME() AS dbname",
-    ),
-    (
-        "sp_who2",
-        "SELECT @@SPID AS spid, SUSER_SNAME() AS loginame, HOST_NAME() AS hostname, DB_NAME() AS dbname",
-    ),
-    ("sp_helpdb", "SELECT name, database_id AS dbid FROM sys.databases"),
-    ("sp_reset_connection", ""),
-    (
-        "sp_server_info",
-        "SELECT 1 AS attribute_id, 'DBMS_NAME' AS attribute_name, 'Microsoft SQL Server' AS attribute_value",
-    ),
-];
 
 /// What stands behind a name.
 enum Known {
@@ -187,11 +158,14 @@ impl Connection {
         answer: &mut Answer<'_>,
     ) -> Result<(i32, Vec<(String, Held)>), Fault> {
         let outer = std::mem::take(&mut self.variables);
+        // What a procedure SETs holds until it returns.
+        let options = self.options.clone();
         self.facts.procedure_depth += 1;
         answer.enter();
         let ran = self.run_procedure(prepared, sent, answer);
         answer.leave();
         self.facts.procedure_depth -= 1;
+        self.options = options;
         let inner = std::mem::replace(&mut self.variables, outer);
         let status = ran?;
         Ok((
@@ -226,8 +200,7 @@ impl Connection {
             let prepared = Prepared::new(procedure.parameters.clone(), procedure.body.clone());
             return Ok(Known::Stored(Arc::new(prepared), outputs));
         }
-        let system = SYSTEM.iter().find(|(n, _)| *n == name);
-        let Some((_, text)) = system else {
+        let Some((parameters, text)) = system_procedures::find(name) else {
             let shown = parts.join(".");
             return Err(Message::new(
                 2812,
@@ -237,7 +210,7 @@ impl Connection {
             )
             .into());
         };
-        Ok(Known::System(read_prepared(text, "")?))
+        Ok(Known::System(read_prepared(text, parameters)?))
     }
 
     pub(super) fn create_procedure(

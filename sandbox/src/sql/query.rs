@@ -250,17 +250,53 @@ impl Connection {
                 columns: &types,
             },
         )?;
+        let text = statement.to_string();
+        let lower = text.to_lowercase();
+        let reads =
+            |name: &String| lower.contains(&format!(" {name} ")) || lower.contains(&format!("({name}"));
+        if names.iter().any(reads) {
+            return self.accumulate(&text, names, answer);
+        }
         let mut last: Option<Vec<Held>> = None;
         let mut count = 0;
         {
-            let mut prepared = self.prepare(&statement.to_string())?;
+            let mut prepared = self.prepare(&text)?;
             let mut rows = prepared.raw_query();
             while let Some(row) = rows.next()? {
                 last = Some((0..names.len()).map(|at| row.get(at)).collect::<Result<_, _>>()?);
                 count += 1;
             }
         }
-        for (name, value) in names.iter().zip(last.unwrap_or_default()) {
+        self.assign_all(names, last.unwrap_or_default())?;
+        self.select_done(count, answer);
+        Ok(())
+    }
+
+    /// `SELECT @a = @a + b FROM …`: row by row, because each sees what the one before assigned.
+    fn accumulate(&mut self, text: &str, names: &[String], answer: &mut Answer<'_>) -> Result<(), Fault> {
+        let mut count = 0_u64;
+        loop {
+            let row: Option<Vec<Held>> = {
+                let mut prepared = self.prepare(&format!("SELECT * FROM ({text}) LIMIT 1 OFFSET {count}"))?;
+                let mut rows = prepared.raw_query();
+                match rows.next()? {
+                    Some(row) => Some((0..names.len()).map(|at| row.get(at)).collect::<Result<_, _>>()?),
+                    None => None,
+                }
+            };
+            let Some(row) = row else { break };
+            self.assign_all(names, row)?;
+            count += 1;
+            if answer.is_cancelled() {
+                return Err(Fault::Stopped(Stopped::Cancelled));
+            }
+        }
+        self.select_done(count, answer);
+        Ok(())
+    }
+
+    fn assign_all(&mut self, names: &[String], values: Vec<Held>) -> Result<(), Fault> {
+        for (name, value) in names.iter().zip(values) {
             let Some(kind) = self.variables.get(name).map(|v| v.kind) else {
                 return Err(Message::new(
                     137,
@@ -273,7 +309,6 @@ impl Connection {
             let value = cast::cast(&value, kind, 0)?;
             self.variables.insert(name.clone(), Variable { kind, value });
         }
-        self.select_done(count, answer);
         Ok(())
     }
 

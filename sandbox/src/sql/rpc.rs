@@ -54,6 +54,7 @@ impl Connection {
             self.variables = HashMap::new();
             self.try_depth = 0;
             self.facts.procedure_depth = 1;
+            let options = self.options.clone();
             answer.enter();
             let ran = if call.no_exec {
                 Err(Message::error(50000, "The call was marked not to be executed.").into())
@@ -62,6 +63,7 @@ impl Connection {
             };
             answer.leave();
             self.facts.procedure_depth = 0;
+            self.options = options;
             self.notice_lost_transaction(answer);
             match ran {
                 Ok(failed) => answer.done_proc(in_batch | if failed { status::ERROR } else { 0 }),

@@ -266,7 +266,7 @@ impl Rewriter<'_> {
             return ControlFlow::Continue(());
         }
         if name == "object_id" {
-            *expr = object_id(literals.first().copied().flatten().unwrap_or_default());
+            *expr = args.first().map_or_else(null, |name| object_id(name));
             return ControlFlow::Continue(());
         }
         let integer_average = name == "avg"
@@ -317,27 +317,17 @@ fn sqlite_name(name: &str) -> Option<&'static str> {
         "substring" => "substr",
         "round" => "tsql_round",
         "rand" => "tsql_rand",
+        "json_value" | "json_query" => "json_extract",
+        "isjson" => "json_valid",
         _ => return None,
     })
 }
 
-/// A subquery that finds a table or view in SQLite's schema.
-fn object_id(name: &str) -> Expr {
-    let last = name
-        .rsplit('.')
-        .next()
-        .unwrap_or_default()
-        .trim_matches(['[', ']', '"'])
-        .to_lowercase();
-    let table = if last.starts_with('#') {
-        "sqlite_temp_master"
-    } else {
-        "sqlite_master"
-    };
-    let literal = string(&last);
+/// A subquery that finds a table or view by the last part of its name.
+fn object_id(name: &Expr) -> Expr {
     let text = format!(
-        "(SELECT 1000 + rowid FROM {table} WHERE type IN ('table', 'view') AND lower(name) = {literal} \
-         UNION ALL SELECT 900 WHERE {literal} IN ('orders', 'events'))"
+        "(SELECT object_id FROM [sys.objects] WHERE lower(name) = tsql_last_part({name}) \
+         UNION ALL SELECT -1000 - rowid FROM sqlite_temp_master WHERE type = 'table' AND lower(name) = tsql_last_part({name}))"
     );
     let parser = Parser::new(&SQLiteDialect {}).try_with_sql(&text);
     parser.and_then(|mut p| p.parse_expr()).unwrap_or_else(|_| null())
