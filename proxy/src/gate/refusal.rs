@@ -12,6 +12,10 @@ pub const LOGIN_FAILED: u32 = 18456;
 /// Its class: security.
 pub const CLASS_SECURITY: u8 = 14;
 
+/// What a client is told that was promised MARS before the server was asked.
+const NO_MARS: &str = "Weir: the SQL Server behind this gateway does not speak MARS, which this login asked for. Log in again: MARS is \
+                       not offered then. A program that needs it cannot use this server.";
+
 /// Why the gate refuses. Number and state of each are listed in docs/errors.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -40,6 +44,8 @@ pub enum Cause {
     Upstream(String),
     /// 50504 state 2: the upstream is there, but it and the gate come to no encryption that both can do.
     UpstreamEncryption(String),
+    /// 50504 state 3: the client was promised MARS, and the upstream does not speak it (RFD 15).
+    NoMars,
     /// 50400 state 3: `EXEC weir.…` with a name that the gate does not know.
     UnknownCommand(String),
     /// 50400 state 2: the server answered with something that leads around the gate.
@@ -135,6 +141,7 @@ impl Cause {
                 1,
                 format!("Weir: the SQL Server behind this gateway is not reachable: {why}."),
             ),
+            Self::NoMars => (50504, 3, NO_MARS.to_owned()),
             Self::UpstreamEncryption(why) => (
                 50504,
                 2,

@@ -38,10 +38,6 @@ use crate::{
 /// Largest login response: real ones are below 2 KiB.
 pub(super) const LOGIN_RESPONSE_MAX: usize = 64 * 1024;
 
-/// Told to a client that was promised MARS before the server was asked.
-const NO_MARS: &str =
-    "it does not speak MARS, which this login asked for: log in again, MARS will not be offered then";
-
 /// How far the login is.
 #[derive(Default)]
 pub(super) enum Stage {
@@ -416,7 +412,8 @@ impl Session {
             let speaks = answer.mars == Some(true);
             self.settings.mars.answered(speaks, now);
             if !speaks {
-                return self.upstream_refused(NO_MARS, now);
+                self.refuse_login(&Cause::NoMars, now);
+                return Ok(false);
             }
         }
         let asked = self.settings.upstream_encryption;

@@ -16,7 +16,7 @@ use weir_tds::{
 use super::{
     engine::{Chunk, LaneId, SERVER_OUT_MAX, SessionEnd},
     leg::Leg,
-    mux_lane::{Counters, Lane},
+    mux_lane::{Counters, LANE_OUT_MAX, Lane},
     out::Out,
     purse::{Payer, Purse},
     relay::{Context, Relay},
@@ -381,9 +381,12 @@ impl Mux {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// True while the rest of any session's request is to come.
+    /// True while the rest of any session's request is to come, and nothing but its client holds that up.
     pub(super) fn is_uploading(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.left && lane.relay.is_uploading())
+        self.lanes.iter().any(|lane| {
+            let taken = matches!(lane.client.peek_packet(), Ok(None));
+            !lane.left && lane.relay.is_uploading() && taken && lane.server.out.len() < LANE_OUT_MAX
+        })
     }
 
     /// True while any session has a request open, held or not delivered to its end.

@@ -72,6 +72,9 @@ mod tests {
         assert_eq!(same.map(|p| p.until), Some(later(60)), "nothing came");
         let anew = Pause::after(same, true, 11, later(30), idle);
         assert_eq!(anew.map(|p| p.until), Some(later(90)), "a byte came");
-        assert!(Pause::after(anew, false, 12, later(31), idle).is_none(), "the request is whole");
+        assert!(
+            Pause::after(anew, false, 12, later(31), idle).is_none(),
+            "the request is whole"
+        );
     }
 }

@@ -362,5 +362,9 @@ fn a_request_that_stops_half_way_has_a_deadline_of_its_own() {
     bench.now += std::time::Duration::from_secs(60);
     bench.core.on_deadline(bench.now);
     bench.pump();
-    assert!(matches!(bench.end, Some(SessionEnd::Deadline(_))), "{:?}", bench.end);
+    assert!(
+        matches!(bench.end, Some(SessionEnd::Deadline(_))),
+        "{:?}",
+        bench.end
+    );
 }

@@ -418,3 +418,32 @@ fn a_client_that_does_not_ask_for_mars_gets_none() {
         Some(false)
     );
 }
+
+/// What SqlClient sends first on a MARS connection: two sessions, and a request on the second.
+#[test]
+fn sqlclients_recorded_bytes_open_its_sessions_and_ask() {
+    let vector = include_str!("../../../../protocol-tests/vectors/real-sqlclient-mars-smp.json");
+    let vector: serde_json::Value = serde_json::from_str(vector).unwrap();
+    let hex = vector["bytes_hex"].as_str().unwrap().as_bytes();
+    let wire: Vec<u8> = hex
+        .chunks(2)
+        .map(|byte| u8::from_str_radix(std::str::from_utf8(byte).unwrap(), 16).unwrap())
+        .collect();
+    let mut mars = Mars::ready(100 * ROW, &[]);
+    mars.bench.feed_client(&wire);
+    let got = mars.server_got();
+    assert_eq!(got.keys().copied().collect::<Vec<_>>(), [1]);
+    let (kind, mut body) = mars.asked(1).unwrap();
+    assert_eq!(kind, PacketType::Rpc);
+    // All of it as it came, but for fNoMetaData, which would leave the answer unreadable.
+    let sent = &wire[2 * 16 + 16 + HEADER_LEN..];
+    let flags = 22 + 4;
+    assert_eq!((sent[flags], body[flags]), (2, 0));
+    body[flags] = sent[flags];
+    assert_eq!(body, sent);
+    assert_eq!(
+        mars.server.sessions.len(),
+        2,
+        "both sessions are open at the server"
+    );
+}
