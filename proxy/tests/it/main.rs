@@ -4,6 +4,7 @@
 mod billing_grpc;
 mod contract;
 mod credit;
+mod encryption;
 mod fake_billing;
 mod front_door;
 mod full_disk;
@@ -13,3 +14,4 @@ mod mars_sockets;
 mod real;
 mod session;
 mod ship;
+mod tls_client;

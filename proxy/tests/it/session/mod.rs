@@ -17,3 +17,5 @@ mod tls_peer;
 mod tls_refused;
 mod tokens_relayed;
 mod upload;
+
+pub(crate) use login::tokens_of;

@@ -224,6 +224,10 @@ fn play(
 ) -> Cell {
     let mut bench = Bench::with(identity.gate(clients, upstream), 100 * ROW);
     let (mut client, mut server) = (Peer::client(), Peer::server());
+    if server_set == Set::Required {
+        // As servers before TDS 7.2 and some gateways do (facts 2.3).
+        server.wraps_in = PacketType::TabularResult;
+    }
     let asked = client_set.asks();
     if asked == Encryption::Strict && clients == EncryptionPolicy::NotSup {
         client.feed(&mut bench, &[0x16, 3, 1, 0, 0], cut);

@@ -104,6 +104,8 @@ pub(crate) type Cut<'a> = dyn FnMut(usize) -> Vec<usize> + 'a;
 pub(crate) struct Peer {
     end: End,
     pub(crate) tls: Option<Connection>,
+    /// Type of the packets that its handshake travels in: 0x12, from some servers 0x04.
+    pub(crate) wraps_in: PacketType,
     /// Bytes that came and were not taken, as they were on the wire, and decrypted.
     raw: Vec<u8>,
     plain: Vec<u8>,
@@ -122,6 +124,7 @@ impl Peer {
         Self {
             end,
             tls: None,
+            wraps_in: PacketType::Prelogin,
             raw: Vec::new(),
             plain: Vec::new(),
         }
@@ -165,7 +168,11 @@ impl Peer {
         loop {
             let flight = flight(&mut tls);
             if !flight.is_empty() {
-                let bytes = if strict { flight } else { wrapped(&flight) };
+                let bytes = if strict {
+                    flight
+                } else {
+                    message(self.wraps_in, PacketStatus::NORMAL, &flight)
+                };
                 self.feed(bench, &bytes, cut);
             }
             if !tls.is_handshaking() && !tls.wants_write() {
