@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let invocation = cli::parse();
+    if let Err(error) = weir_proxy::core_dumps::forbid() {
+        eprintln!("weir: core dumps cannot be switched off: {error}");
+    }
     match commands::run(&invocation) {
         Ok(outcome) => outcome.into(),
         Err(error) => {

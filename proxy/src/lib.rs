@@ -16,6 +16,7 @@ pub mod app;
 pub mod auth;
 pub mod browser;
 pub mod config;
+pub mod core_dumps;
 pub mod credit;
 mod driver;
 pub mod gate;

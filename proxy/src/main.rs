@@ -193,6 +193,9 @@ fn config(file: Option<PathBuf>, keys: &Keys) -> Result<Config, ConfigError> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = weir_proxy::core_dumps::forbid() {
+        eprintln!("weir-proxy: core dumps cannot be switched off: {error}");
+    }
     if matches!(cli.command, Command::HashPassword) {
         return hash_password();
     }
