@@ -113,6 +113,8 @@ impl Cursor {
 
 /// Where the parameters of an opening procedure stand.
 struct Places {
+    /// Handle of the statement that was prepared as well: told first, as the first parameter.
+    prepared: Option<i32>,
     cursor: usize,
     scroll: usize,
     concurrency: usize,
@@ -139,6 +141,7 @@ impl Connection {
             ProcId::CursorExecute => {
                 let prepared = self.prepared_statement(handle_of(sent)?)?;
                 let places = Places {
+                    prepared: None,
                     cursor: 1,
                     scroll: 2,
                     concurrency: 3,
@@ -151,14 +154,13 @@ impl Connection {
                 let handle = self.keep(read_prepared(&text, &declared)?)?;
                 let prepared = self.prepared_statement(handle)?;
                 let places = Places {
+                    prepared: Some(handle),
                     cursor: 1,
                     scroll: 4,
                     concurrency: 5,
                     rows: 6,
                 };
-                let failed = self.open_prepared(&prepared, sent, 7, &places, answer)?;
-                return_int(answer, sent, 0, i64::from(handle))?;
-                Ok(failed)
+                self.open_prepared(&prepared, sent, 7, &places, answer)
             }
             ProcId::CursorUnprepare => {
                 self.forget(handle_of(sent)?)?;
@@ -199,6 +201,7 @@ impl Connection {
         };
         let prepared = read_prepared(&text, &declared)?;
         let places = Places {
+            prepared: None,
             cursor: 0,
             scroll: 2,
             concurrency: 3,
@@ -263,6 +266,9 @@ impl Connection {
         (handle, kind, count): (i32, i64, i64),
         answer: &mut Answer<'_>,
     ) -> Result<(), Fault> {
+        if let Some(prepared) = places.prepared {
+            return_int(answer, sent, 0, i64::from(prepared))?;
+        }
         return_int(answer, sent, places.cursor, i64::from(handle))?;
         return_int(answer, sent, places.scroll, kind)?;
         return_int(answer, sent, places.concurrency, READ_ONLY)?;

@@ -85,7 +85,7 @@ impl Connection {
             Some(ProcId::ExecuteSql) => {
                 let (text, declared) = (text_of(&call.sent, 0)?, optional_text(&call.sent, 1));
                 let prepared = read_prepared(&text, &declared)?;
-                self.run_prepared(&prepared, call.sent.get(2..).unwrap_or_default(), 0, answer)
+                self.run_prepared(&prepared, call.sent.get(2..).unwrap_or_default(), 2, answer)
             }
             Some(ProcId::Prepare) => {
                 let (declared, text) = (optional_text(&call.sent, 1), text_of(&call.sent, 2)?);
@@ -146,7 +146,7 @@ impl Connection {
             .ok_or_else(|| no_handle(handle))
     }
 
-    /// Body, status, output parameters.
+    /// Body, status, output parameters; their ordinals count the procedure's own `offset` parameters too.
     pub(super) fn run_prepared(
         &mut self,
         prepared: &Prepared,

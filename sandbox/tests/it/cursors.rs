@@ -121,7 +121,7 @@ async fn cursors_of_prepared_statements() {
             number(rpc, 0, 7);
         })
         .await;
-    let [cursor, 8, 1, 7, handle] = outputs(&prepared)[..] else {
+    let [handle, cursor, 8, 1, 7] = outputs(&prepared)[..] else {
         panic!("{:?}", prepared.events);
     };
     assert_eq!(fetch(&mut client, cursor, 2, 0, 100).await.rows, 7);
