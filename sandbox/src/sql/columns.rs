@@ -9,6 +9,7 @@ use super::answer::Answer;
 use super::cell::{self, Scratch};
 use super::fault::Fault;
 use super::infer::Scope;
+use super::query::ColumnTypes;
 use super::types::{Column, SqlType};
 use crate::tokens::Message;
 
@@ -55,8 +56,9 @@ impl Told {
         Self { front, back, starred }
     }
 
-    /// The columns of a prepared statement: SQLite's declared type first, then what the list tells.
-    pub(super) fn columns(&self, prepared: &CachedStatement<'_>) -> Vec<Draft> {
+    /// The columns of a prepared statement: SQLite's declared type first, then what the list tells. INTEGER says too little
+    /// (see `ddl`), so there the list and the tables' own columns go first.
+    pub(super) fn columns(&self, prepared: &CachedStatement<'_>, types: &ColumnTypes) -> Vec<Draft> {
         let described = prepared.columns();
         let behind = described.len().saturating_sub(self.back.len());
         let draft = |(at, column): (usize, rusqlite::Column<'_>)| {
@@ -64,7 +66,12 @@ impl Told {
                 (true, Some(from_back)) => self.back.get(from_back),
                 _ => self.front.get(at),
             };
-            let declared = column.decl_type().and_then(SqlType::from_declared);
+            let key = column.decl_type() == Some("INTEGER");
+            let of_table = types.get(&column.name().to_lowercase()).copied();
+            let declared = match column.decl_type().and_then(SqlType::from_declared) {
+                Some(kind) if key => told.and_then(|(_, kind)| *kind).or(of_table).or(Some(kind)),
+                declared => declared,
+            };
             Draft {
                 name: told.map_or_else(|| column.name().to_owned(), |(name, _)| name.clone()),
                 kind: declared.or_else(|| told.and_then(|(_, kind)| *kind)),

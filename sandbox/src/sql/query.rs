@@ -156,7 +156,7 @@ impl Connection {
         let told = Told::of(items, &scope);
         translate(&mut statement, scope)?;
         let mut prepared = self.prepare(&statement.to_string())?;
-        let mut columns = told.columns(&prepared);
+        let mut columns = told.columns(&prepared, &types);
         let mut rows = prepared.raw_query();
         let mut ahead = Vec::new();
         if !format_only {
@@ -343,7 +343,7 @@ impl Connection {
         let text = statement.to_string();
         let create = {
             let mut prepared = self.prepare(&text)?;
-            let mut columns = told.columns(&prepared);
+            let mut columns = told.columns(&prepared, &types);
             let mut rows = prepared.raw_query();
             let mut ahead = Vec::new();
             look_ahead(&mut rows, &columns, &mut ahead)?;
@@ -478,7 +478,11 @@ pub(super) fn column_types(db: &rusqlite::Connection, statement: &Statement) -> 
 }
 
 fn add_column_types(db: &rusqlite::Connection, table: &str, types: &mut ColumnTypes) -> Result<(), Fault> {
-    let mut described = db.prepare_cached("SELECT name, type FROM pragma_table_info(?1)")?;
+    // SQLite tells every spelling of INTEGER alike; only the definition's text says which were bigint (see `ddl`).
+    let mut described = db.prepare_cached(
+        "SELECT c.name, CASE WHEN c.type = 'INTEGER' AND instr(m.sql, '[' || c.name || '] Integer ') > 0 THEN 'bigint' \
+         ELSE c.type END FROM pragma_table_info(?1) c LEFT JOIN sqlite_master m ON m.type = 'table' AND m.name = ?1",
+    )?;
     let mut rows = described.query([table])?;
     while let Some(row) = rows.next()? {
         let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);

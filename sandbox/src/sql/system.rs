@@ -97,11 +97,12 @@ fn create_tables(db: &Connection) -> Result<()> {
     // Collations and digits are not in table_info; both stand in the definition as `ddl` wrote it.
     db.execute_batch(&format!(
         "CREATE TEMP VIEW [weir.columns] AS SELECT t.name AS table_name, t.object_id, c.cid + 1 AS column_id, c.name AS name, \
-         CASE WHEN c.type = 'INTEGER' THEN 'int' WHEN c.type = 'Integer' THEN 'bigint' WHEN c.type LIKE '%decimal(%' THEN 'decimal' \
+         CASE WHEN c.type = 'INTEGER' AND instr(m.sql, '[' || c.name || '] Integer ') > 0 THEN 'bigint' \
+         WHEN c.type = 'INTEGER' THEN 'int' WHEN c.type LIKE '%decimal(%' THEN 'decimal' \
          WHEN c.type = 'blob_variant' THEN 'sql_variant' \
          WHEN instr(c.type, '(') > 0 THEN substr(c.type, 1, instr(c.type, '(') - 1) ELSE lower(c.type) END AS type_name, \
          c.[notnull] = 0 AND c.pk = 0 AS nullable, c.pk AS key_seq, c.dflt_value AS default_value, \
-         c.type IN ('INTEGER', 'Integer') AND c.pk > 0 AS is_identity, \
+         c.type = 'INTEGER' AND c.pk > 0 AS is_identity, \
          CASE WHEN instr(c.type, '(') > 0 THEN CAST(substr(c.type, instr(c.type, '(') + 1) AS INTEGER) ELSE 0 END AS digits, \
          CASE WHEN c.type LIKE '%decimal(%,%' THEN CAST(substr(c.type, instr(c.type, ',') + 1) AS INTEGER) \
          WHEN c.type LIKE 'time(%' OR c.type LIKE 'datetime2(%' OR c.type LIKE 'datetimeoffset(%' \

@@ -118,6 +118,23 @@ async fn metadata_of_tables_types_and_keys() {
 }
 
 #[tokio::test]
+async fn an_identity_of_bigint_is_told_as_one() {
+    let (running, mut client) = with_table().await;
+    let made = "CREATE TABLE wide (id bigint IDENTITY, x int); CREATE TABLE narrow (id int IDENTITY, x int)";
+    assert_eq!(client.batch(made).await.errors(), NONE);
+    let asked = "SELECT CAST(c.name AS nvarchar(20)) FROM sys.columns c WHERE c.type_name = 'bigint' AND c.is_identity = 1";
+    assert_eq!(client.batch(asked).await.rows, 1);
+    for (table, width) in [("wide", 8), ("narrow", 4)] {
+        client.batch(&format!("INSERT INTO {table} (x) VALUES (1)")).await;
+        let row = client.batch(&format!("SELECT * FROM {table}")).await;
+        // COLMETADATA and DONE are of one size for both: only the first column's value differs.
+        let bytes = 3 + 2 * (4 + 2 + 2) + (1 + 2 * 2) + (1 + 2) + 1 + (1 + width) + 5 + 13;
+        assert_eq!(row.bytes, bytes, "{table}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_load_that_ends_with_its_message_is_taken_as_free_tds_sends_it() {
     let (running, mut client) = with_table().await;
     let columns = [
