@@ -16,6 +16,11 @@ pub const CLASS_SECURITY: u8 = 14;
 const NO_MARS: &str = "Weir: the SQL Server behind this gateway does not speak MARS, which this login asked for. Log in again: MARS is \
                        not offered then. A program that needs it cannot use this server.";
 
+/// What a client is told whose integrated login the server did not take.
+const INTEGRATED_UNVERIFIED: &str = "Weir: the server behind this gateway could not verify an integrated login. Extended protection (channel \
+                                     binding) on the server binds such a login to the client's own connection and works through no gateway; \
+                                     Kerberos needs the SPN MSSQLSvc/GATEWAY:PORT at the server's account. Use a SQL login, or ask the operator.";
+
 /// Why the gate refuses. Number and state of each are listed in docs/errors.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -72,89 +77,72 @@ impl Cause {
     #[must_use]
     pub fn refusal(&self, account: Option<&AccountId>) -> Refused {
         let who = account.map_or_else(|| "this login".to_owned(), |a| format!("account '{a}'"));
-        let (number, state, message) = match self {
+        let (number, state) = self.case();
+        Refused {
+            number,
+            state,
+            message: self.text(&who),
+        }
+    }
+
+    /// Number and state.
+    const fn case(&self) -> (u32, u8) {
+        match self {
+            Self::CreditSpent { .. } => (50402, 1),
+            Self::Frozen => (50403, 1),
+            Self::UnknownTenant => (50403, 2),
+            Self::NotAllowed(_) => (50403, 3),
+            Self::IntegratedUnverified => (50403, 4),
+            Self::Limit(_) => (50429, 1),
+            Self::BalanceUnknown(_) => (50503, 1),
+            Self::Unmeterable(_) => (50400, 1),
+            Self::Routed(_) => (50400, 2),
+            Self::UnknownCommand(_) => (50400, 3),
+            Self::LoginFailed => (LOGIN_FAILED, 1),
+            Self::Upstream(_) => (50504, 1),
+            Self::UpstreamEncryption(_) => (50504, 2),
+            Self::NoMars => (50504, 3),
+        }
+    }
+
+    /// What `who` is told.
+    fn text(&self, who: &str) -> String {
+        match self {
             Self::CreditSpent {
                 available,
                 price,
                 currency,
-            } => (
-                50402,
-                1,
-                format!(
-                    "Weir: the credit of {who} is spent: {available} {currency} left, the next row costs {price} {currency}. \
-                     Top the account up and run the statement again; EXEC weir.balance shows the balance."
-                ),
+            } => format!(
+                "Weir: the credit of {who} is spent: {available} {currency} left, the next row costs {price} {currency}. \
+                 Top the account up and run the statement again; EXEC weir.balance shows the balance."
             ),
-            Self::Frozen => (
-                50403,
-                1,
-                format!("Weir: {who} is frozen. Ask the operator of this gateway."),
-            ),
-            Self::UnknownTenant => (
-                50403,
-                2,
+            Self::Frozen => format!("Weir: {who} is frozen. Ask the operator of this gateway."),
+            Self::UnknownTenant => {
                 "Weir: no account belongs to this login. Ask the operator of this gateway to create one."
-                    .to_owned(),
+                    .to_owned()
+            }
+            Self::NotAllowed(what) => format!("Weir: {what}."),
+            Self::IntegratedUnverified => INTEGRATED_UNVERIFIED.to_owned(),
+            Self::Limit(what) => format!("Weir: {what}. Try again later."),
+            Self::BalanceUnknown(why) => format!(
+                "Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."
             ),
-            Self::NotAllowed(what) => (50403, 3, format!("Weir: {what}.")),
-            Self::Limit(what) => (50429, 1, format!("Weir: {what}. Try again later.")),
-            Self::BalanceUnknown(why) => (
-                50503,
-                1,
-                format!(
-                    "Weir: the balance of {who} cannot be checked now ({why}). Nothing was charged; try again later."
-                ),
-            ),
-            Self::Unmeterable(what) => (
-                50400,
-                1,
-                format!("Weir: this cannot be metered and is refused: {what}."),
-            ),
+            Self::Unmeterable(what) => format!("Weir: this cannot be metered and is refused: {what}."),
+            Self::Routed(what) => format!("Weir: the server tried to lead the client elsewhere ({what})."),
             Self::UnknownCommand(name) => {
                 let known = super::command::NAMES;
-                (
-                    50400,
-                    3,
-                    format!("Weir: the gate knows no command 'weir.{name}'. It knows {known}."),
-                )
+                format!("Weir: the gate knows no command 'weir.{name}'. It knows {known}.")
             }
-            Self::Routed(what) => (
-                50400,
-                2,
-                format!("Weir: the server tried to lead the client elsewhere ({what})."),
+            Self::LoginFailed => {
+                "Login failed for this user: its password at the gateway is wrong.".to_owned()
+            }
+            Self::Upstream(why) => {
+                format!("Weir: the SQL Server behind this gateway is not reachable: {why}.")
+            }
+            Self::UpstreamEncryption(why) => format!(
+                "Weir: this gateway and the SQL Server behind it come to no encryption: {why}. Tell the operator of this gateway."
             ),
-            Self::LoginFailed => (
-                LOGIN_FAILED,
-                1,
-                "Login failed for this user: its password at the gateway is wrong.".to_owned(),
-            ),
-            Self::IntegratedUnverified => (
-                50403,
-                4,
-                "Weir: the server behind this gateway could not verify an integrated login. Extended protection (channel binding) \
-                 on the server binds such a login to the client's own connection and works through no gateway; Kerberos needs the \
-                 SPN MSSQLSvc/GATEWAY:PORT at the server's account. Use a SQL login, or ask the operator."
-                    .to_owned(),
-            ),
-            Self::Upstream(why) => (
-                50504,
-                1,
-                format!("Weir: the SQL Server behind this gateway is not reachable: {why}."),
-            ),
-            Self::NoMars => (50504, 3, NO_MARS.to_owned()),
-            Self::UpstreamEncryption(why) => (
-                50504,
-                2,
-                format!(
-                    "Weir: this gateway and the SQL Server behind it come to no encryption: {why}. Tell the operator of this \
-                     gateway."
-                ),
-            ),
-        };
-        Refused {
-            number,
-            state,
-            message,
+            Self::NoMars => NO_MARS.to_owned(),
         }
     }
 }
