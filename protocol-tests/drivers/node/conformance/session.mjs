@@ -170,7 +170,7 @@ export class Session {
       request.removeAllListeners('row');
       request.on('columnMetadata', (columns) => gathered.emit('columnMetadata', columns));
       request.on('row', (row) => gathered.emit('row', row));
-      request.callback = gathered.callback;
+      request.callback = (error, affected) => gathered.userCallback(error, affected);
       request.error = undefined;
       this.connection.execute(request, values);
     });
