@@ -1,7 +1,7 @@
 //! Which scenarios run in which cell: all in one, three in every one, the others so that every pair meets once.
 
 use super::encryption::Encryption;
-use super::scenarios::Scenario;
+use super::scenarios::{Scenario, Script};
 
 /// The encryption, of both legs, with which all scenarios run.
 pub(super) const MAIN: Encryption = Encryption::On;
@@ -19,10 +19,25 @@ pub(super) enum Upstream {
 /// Where a program connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// At the upstream itself.
+    /// At the `sqlite` backend itself, which leaves the encryption to the client.
     Direct,
     /// At the gate before this upstream.
     Gate(Upstream),
+    /// At a server that plays a script.
+    Stage(Script),
+    /// At the gate before it.
+    BeforeStage(Script),
+}
+
+impl Place {
+    /// Where the same is told without Weir; none for a place that has no Weir.
+    pub(super) fn beside(self) -> Option<Self> {
+        match self {
+            Self::Gate(_) => Some(Self::Direct),
+            Self::BeforeStage(script) => Some(Self::Stage(script)),
+            Self::Direct | Self::Stage(_) => None,
+        }
+    }
 }
 
 /// One process: where, how the client's leg is encrypted, and what it runs.
@@ -64,6 +79,22 @@ pub(super) fn of_sqlite(scenarios: &[Scenario]) -> Vec<Cell> {
         cells.extend(rows);
     }
     cells
+}
+
+/// Every answer of every script, once in the main encryption.
+pub(super) fn of_scripts(scenarios: &[Scenario]) -> Vec<Cell> {
+    let scripts = Script::ALL.iter().flat_map(|script| {
+        let own = scenarios
+            .iter()
+            .filter(|scenario| scenario.upstreams == [script.upstream()]);
+        let scenarios: Vec<String> = own.map(|scenario| scenario.name.clone()).collect();
+        [Place::Stage(*script), Place::BeforeStage(*script)].map(|place| Cell {
+            place,
+            client: MAIN,
+            scenarios: scenarios.clone(),
+        })
+    });
+    scripts.collect()
 }
 
 /// A Latin square: over the 25 cells each of the other scenarios meets every encryption of either leg once.

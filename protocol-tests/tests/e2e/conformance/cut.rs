@@ -26,6 +26,7 @@ pub(super) struct Poor<'a> {
     demo: &'a Demo,
     gates: Vec<Gate>,
     certificate: &'a Certificate,
+    list: &'a Path,
 }
 
 impl<'a> Poor<'a> {
@@ -34,6 +35,7 @@ impl<'a> Poor<'a> {
         demo: &'a Demo,
         upstreams: &[(Encryption, std::net::SocketAddr)],
         certificate: &'a Certificate,
+        list: &'a Path,
     ) -> Self {
         let gates = upstreams
             .iter()
@@ -43,6 +45,7 @@ impl<'a> Poor<'a> {
             demo,
             gates,
             certificate,
+            list,
         }
     }
 
@@ -65,6 +68,7 @@ impl<'a> Poor<'a> {
                     encryption: *client,
                     certificate: &self.certificate.certificate,
                     scenarios: &[scenario.name.clone()],
+                    list: self.list,
                     log,
                 };
                 let told = order.run(&mut |word| self.pay(word));

@@ -7,26 +7,24 @@ mod programs;
 mod run;
 mod scenarios;
 mod servers;
+mod site;
 mod table;
 mod verdict;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Mutex;
 
-use weir_protocol_tests::demo::{Demo, Place as Directory};
-use weir_protocol_tests::drivers::Target;
-use weir_protocol_tests::gate::Gate;
+use weir_protocol_tests::demo::Place as Directory;
 use weir_protocol_tests::world::World;
 
-use cells::{Cell, Place, Upstream};
+use cells::{Cell, Place};
 use cut::Poor;
 use encryption::Encryption;
 use programs::Program;
-use run::{Order, Told};
-use scenarios::Scenario;
-use servers::{Certificate, Sandbox};
+use run::Told;
+use scenarios::{Scenario, Script};
+use servers::Certificate;
+use site::Site;
 use table::Shown;
 use verdict::{Verdict, expectations, known, unexpected};
 
@@ -39,129 +37,52 @@ const POOR: &str = "0.00001";
 /// Processes at once, beside the servers and gates: one for each of CI's two cores.
 const LANES: usize = 2;
 
-/// What was told in a cell.
-type Found = Mutex<BTreeMap<(&'static str, Place, Encryption), Vec<Told>>>;
+/// What was told in each cell of a driver.
+type Found = BTreeMap<(&'static str, Place, Encryption), Vec<Told>>;
 
-/// Servers, and the gates before them.
-struct Site<'a> {
-    sandboxes: Vec<(Encryption, Sandbox)>,
-    gates: Vec<(Upstream, Gate)>,
-    certificate: &'a Certificate,
-    logs: &'a Path,
-}
-
-impl<'a> Site<'a> {
-    fn start(demo: &Demo, certificate: &'a Certificate, logs: &'a Path) -> Self {
-        let sandboxes: Vec<(Encryption, Sandbox)> = Encryption::ALL
-            .iter()
-            .map(|encryption| (*encryption, Sandbox::start(*encryption, certificate)))
-            .collect();
-        let gates = sandboxes
-            .iter()
-            .map(|(encryption, sandbox)| {
-                let gate = servers::gate(demo, sandbox.address, *encryption, certificate);
-                (Upstream::Sqlite(*encryption), gate)
-            })
-            .collect();
-        Self {
-            sandboxes,
-            gates,
-            certificate,
-            logs,
-        }
-    }
-
-    /// The servers by their encryption.
-    fn upstreams(&self) -> Vec<(Encryption, SocketAddr)> {
-        let addresses = self.sandboxes.iter();
-        addresses
-            .map(|(encryption, sandbox)| (*encryption, sandbox.address))
-            .collect()
-    }
-
-    /// Directly, a client meets the server that leaves the encryption to it.
-    fn target(&self, place: Place) -> Target {
-        let address = match place {
-            Place::Direct => {
-                let leaves_it =
-                    |(encryption, _): &&(Encryption, Sandbox)| *encryption == Encryption::LoginOnly;
-                self.sandboxes
-                    .iter()
-                    .find(leaves_it)
-                    .map(|(_, sandbox)| sandbox.address)
-            }
-            Place::Gate(upstream) => {
-                let before = |(of, _): &&(Upstream, Gate)| *of == upstream;
-                self.gates.iter().find(before).map(|(_, gate)| gate.address())
-            }
-        };
-        Target::demo(address.expect("a place of this run"))
-    }
-
-    fn run(&self, program: &Program, cell: &Cell) -> Vec<Told> {
-        let log = format!("{}-{:?}-{}", program.driver, cell.place, cell.client.name());
-        let order = Order {
-            program,
-            to: &self.target(cell.place),
-            encryption: cell.client,
-            certificate: &self.certificate.certificate,
-            scenarios: &cell.scenarios,
-            log: &self.logs.join(log),
-        };
-        order.run(&mut |word| panic!("{} waits for {word}", program.driver))
-    }
-}
+/// What each driver showed.
+type All = BTreeMap<&'static str, Shown>;
 
 #[test]
 fn every_driver_tells_through_weir_what_it_tells_directly() {
     let (rich, poor) = (Directory::new(), Directory::new());
     let (demo, poor_demo) = (rich.start(RICH), poor.start(POOR));
-    let certificate = Certificate::make(rich.directory().parent().expect("a place"));
     let logs = tempfile::tempdir().expect("a directory for logs");
-    let site = Site::start(&demo, &certificate, logs.path());
-    let scenarios = scenarios::all();
-    let cut = scenarios.iter().find(|scenario| scenario.upstreams == ["gate"]);
-    let cut = cut.expect("a scenario of the gate's own");
+    let certificate = Certificate::make(logs.path());
+    let list = logs.path().join("scenarios.json");
+    let scenarios = scenarios::write(&list, everything());
+    let site = Site::start(&demo, &certificate, &list, logs.path());
+    let gates = Poor::start(&poor_demo, &site.upstreams(), &certificate, &list);
     let programs = chosen();
-    let found = Found::default();
-    let shown: Mutex<BTreeMap<&str, Shown>> = Mutex::default();
-    let jobs: Mutex<Vec<(&Program, Cell)>> = Mutex::new(jobs(&programs, &scenarios));
-    std::thread::scope(|scope| {
-        for lane in 0..LANES {
-            let (site, found, jobs, shown) = (&site, &found, &jobs, &shown);
-            let (programs, poor_demo, certificate, logs) = (&programs, &poor_demo, &certificate, &logs);
-            scope.spawn(move || {
-                // One credit, so one driver at a time is cut off.
-                if lane == 0 {
-                    let poor = Poor::start(poor_demo, &site.upstreams(), certificate);
-                    for (turn, program) in programs.iter().enumerate() {
-                        let log = logs.path().join(format!("{}-cut", program.driver));
-                        for (client, verdict) in poor.cut(turn, program, cut, &log) {
-                            note(shown, program, (cut.name.clone(), client), verdict);
-                        }
-                    }
-                }
-                while let Some((program, cell)) = next(jobs) {
-                    let told = site.run(program, &cell);
-                    let key = (program.driver, cell.place, cell.client);
-                    found.lock().expect("no lane panics").insert(key, told);
-                }
-            });
-        }
+    let jobs = Mutex::new(jobs(&programs, &scenarios));
+    let (found, cuts) = std::thread::scope(|scope| {
+        // There is one poor tenant, so one driver at a time is cut off.
+        let cutting = scope.spawn(|| cut_off(&programs, &scenarios, &gates, logs.path()));
+        let mut lanes: Vec<_> = (1..LANES)
+            .map(|_| scope.spawn(|| run_all(&site, &jobs)))
+            .collect();
+        let cuts = cutting.join().expect("the lane of the cuts");
+        lanes.push(scope.spawn(|| run_all(&site, &jobs)));
+        let found = lanes.into_iter().flat_map(|lane| lane.join().expect("a lane"));
+        (found.collect::<Found>(), cuts)
     });
-    let mut shown = shown.into_inner().expect("no lane panics");
-    compare(
-        &found.into_inner().expect("no lane panics"),
-        &scenarios,
-        &mut shown,
-    );
+    let mut shown = cuts;
+    compare(&found, &scenarios, &mut shown);
     for demo in [&demo, &poor_demo] {
         let _ = demo.settled_balance();
         let _ = demo.reconcile();
     }
-    // Without their logs: what is wrong is in the verdicts.
-    drop((site, demo, poor_demo));
+    // Before the verdicts: their logs would bury them.
+    drop((site, gates));
+    demo.stop();
+    poor_demo.stop();
     judge(&programs, &scenarios, &shown);
+}
+
+/// The scenarios of the file, and one for every answer of every script.
+fn everything() -> Vec<Scenario> {
+    let scripted = Script::ALL.iter().flat_map(|script| script.scenarios());
+    scenarios::all().into_iter().chain(scripted).collect()
 }
 
 /// The programs that run: all, or those that `WEIR_TEST_DRIVERS` names.
@@ -173,40 +94,55 @@ fn chosen() -> Vec<&'static Program> {
         .collect()
 }
 
-fn jobs<'a>(programs: &[&'a Program], scenarios: &[Scenario]) -> Vec<(&'a Program, Cell)> {
-    let cells = cells::of_sqlite(scenarios);
+fn jobs(programs: &[&'static Program], scenarios: &[Scenario]) -> Vec<(&'static Program, Cell)> {
+    let mut cells = cells::of_sqlite(scenarios);
+    cells.extend(cells::of_scripts(scenarios));
     let all = programs
         .iter()
         .flat_map(|program| cells.iter().map(|cell| (*program, cell.clone())));
     all.collect()
 }
 
-fn next<T>(jobs: &Mutex<Vec<T>>) -> Option<T> {
-    jobs.lock().expect("no lane panics").pop()
+/// One lane: takes cells until none is left.
+fn run_all(site: &Site<'_>, jobs: &Mutex<Vec<(&'static Program, Cell)>>) -> Found {
+    let next = || jobs.lock().expect("no lane panics with it").pop();
+    std::iter::from_fn(next)
+        .map(|(program, cell)| {
+            let told = site.run(program, &cell);
+            ((program.driver, cell.place, cell.client), told)
+        })
+        .collect()
 }
 
-fn note(
-    shown: &Mutex<BTreeMap<&'static str, Shown>>,
-    program: &'static Program,
-    key: (String, Encryption),
-    verdict: Verdict,
-) {
-    let mut shown = shown.lock().expect("no lane panics");
-    let of_driver = shown.entry(program.driver).or_default();
-    of_driver.entry(key).or_default().push(verdict);
+fn cut_off(
+    programs: &[&'static Program],
+    scenarios: &[Scenario],
+    gates: &Poor<'_>,
+    logs: &std::path::Path,
+) -> All {
+    let scenario = scenarios.iter().find(|scenario| scenario.upstreams == ["gate"]);
+    let scenario = scenario.expect("a scenario of the gate's own");
+    let mut shown = All::new();
+    for (turn, program) in programs.iter().enumerate() {
+        let log = logs.join(format!("{}-cut", program.driver));
+        let of_driver = shown.entry(program.driver).or_default();
+        for (client, verdict) in gates.cut(turn, program, scenario, &log) {
+            of_driver
+                .entry((scenario.name.clone(), client))
+                .or_default()
+                .push(verdict);
+        }
+    }
+    shown
 }
 
 /// Sets each cell behind the gate beside the direct one of the same driver and encryption.
-fn compare(
-    found: &BTreeMap<(&'static str, Place, Encryption), Vec<Told>>,
-    scenarios: &[Scenario],
-    shown: &mut BTreeMap<&'static str, Shown>,
-) {
+fn compare(found: &Found, scenarios: &[Scenario], shown: &mut All) {
     for ((driver, place, client), told) in found {
-        if *place == Place::Direct {
+        let Some(beside) = place.beside() else {
             continue;
-        }
-        let direct = &found[&(*driver, Place::Direct, *client)];
+        };
+        let direct = &found[&(*driver, beside, *client)];
         for through in told {
             let name = &through.scenario;
             let scenario = scenarios.iter().find(|scenario| scenario.name == *name);
@@ -214,17 +150,22 @@ fn compare(
             let (Some(scenario), Some(beside)) = (scenario, beside) else {
                 panic!("{driver} told of {name}, which nobody asked for");
             };
-            let key = (name.clone(), *client);
-            let verdicts = shown.entry(driver).or_default().entry(key).or_default();
-            verdicts.push(Verdict::of(scenario, beside, through));
+            let verdict = match place {
+                Place::BeforeStage(_) => Verdict::alike(beside, through),
+                _ => Verdict::of(scenario, beside, through),
+            };
+            let of_driver = shown.entry(driver).or_default();
+            of_driver
+                .entry((name.clone(), *client))
+                .or_default()
+                .push(verdict);
         }
     }
 }
 
 /// Compares every verdict with what is expected, and the table with the committed one.
-fn judge(programs: &[&'static Program], scenarios: &[Scenario], shown: &BTreeMap<&'static str, Shown>) {
+fn judge(programs: &[&'static Program], scenarios: &[Scenario], shown: &All) {
     let lines = expectations();
-    let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     let (mut wrong, mut sections) = (Vec::new(), String::new());
     for program in programs {
         let of_driver = &shown[program.driver];
@@ -236,7 +177,7 @@ fn judge(programs: &[&'static Program], scenarios: &[Scenario], shown: &BTreeMap
                 }
             }
         }
-        sections.push_str(&table::section(program, &names, of_driver, &lines));
+        sections.push_str(&table::section(program, scenarios, of_driver, &lines));
     }
     assert!(
         wrong.is_empty(),

@@ -13,7 +13,6 @@ use weir_protocol_tests::drivers::Target;
 
 use super::encryption::Encryption;
 use super::programs::Program;
-use super::scenarios;
 
 /// Longest life of one process: all scenarios take a second or two, and a driver that waits for an answer gives up
 /// after 60 s by itself.
@@ -36,6 +35,8 @@ pub(super) struct Order<'a> {
     pub(super) encryption: Encryption,
     pub(super) certificate: &'a Path,
     pub(super) scenarios: &'a [String],
+    /// Where they are described.
+    pub(super) list: &'a Path,
     /// Standard error goes here.
     pub(super) log: &'a Path,
 }
@@ -96,7 +97,7 @@ impl Order<'_> {
             .arg("--ca")
             .arg(self.certificate)
             .arg("--file")
-            .arg(scenarios::file())
+            .arg(self.list)
             .args(["--scenarios", &self.scenarios.join(",")])
             // Some drivers take the roots that they trust from the system only.
             .env("SSL_CERT_FILE", self.certificate)

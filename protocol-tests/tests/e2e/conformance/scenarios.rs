@@ -1,33 +1,87 @@
 //! The scenarios as `drivers/scenarios.json` lists them, and whether a driver's answer is the known truth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use weir_protocol_tests::drivers;
 
 /// A scenario: its name, which upstreams can answer it, its steps.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Scenario {
     pub(super) name: String,
     pub(super) upstreams: Vec<String>,
     pub(super) steps: Vec<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct List {
     scenarios: Vec<Scenario>,
 }
 
-/// Where they stand.
-pub(super) fn file() -> PathBuf {
-    drivers::directory().join("scenarios.json")
+/// The scenarios for the drivers' programs, in the file's order.
+pub(super) fn all() -> Vec<Scenario> {
+    let path = drivers::directory().join("scenarios.json");
+    let text = std::fs::read_to_string(path).expect("drivers/scenarios.json");
+    let list: List = serde_json::from_str(&text).expect("drivers/scenarios.json is of its form");
+    list.scenarios
 }
 
-/// All of them, in the file's order.
-pub(super) fn all() -> Vec<Scenario> {
-    let text = std::fs::read_to_string(file()).expect("drivers/scenarios.json");
-    let list: List = serde_json::from_str(&text).expect("drivers/scenarios.json is of its form");
+/// A script of the sandbox's `scenario` backend whose every answer is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Script {
+    Types,
+    Tokens,
+}
+
+impl Script {
+    pub(super) const ALL: [Self; 2] = [Self::Types, Self::Tokens];
+
+    /// How the table names its answers.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Types => "every type, scripted",
+            Self::Tokens => "every token, scripted",
+        }
+    }
+
+    /// The word under which its scenarios name their upstream.
+    pub(super) fn upstream(self) -> &'static str {
+        match self {
+            Self::Types => "script of types",
+            Self::Tokens => "script of tokens",
+        }
+    }
+
+    pub(super) fn path(self) -> PathBuf {
+        let name = match self {
+            Self::Types => "types.json",
+            Self::Tokens => "tokens.json",
+        };
+        drivers::directory().join("../scenarios").join(name)
+    }
+
+    /// One scenario per answer that a batch asks for. Their names stand in a list, so they have no commas.
+    pub(super) fn scenarios(self) -> Vec<Scenario> {
+        let text = std::fs::read_to_string(self.path()).expect("a script");
+        let script: Value = serde_json::from_str(&text).expect("a script is JSON");
+        let rules = script["rules"].as_array().expect("a script has rules");
+        let texts = rules.iter().filter_map(|rule| rule["when"]["text_is"].as_str());
+        texts
+            .map(|text| Scenario {
+                name: text.replace(',', " "),
+                upstreams: vec![self.upstream().to_owned()],
+                steps: vec![json!({"do": "batch", "sql": text})],
+            })
+            .collect()
+    }
+}
+
+/// Writes the list that the programs are given.
+pub(super) fn write(path: &Path, scenarios: Vec<Scenario>) -> Vec<Scenario> {
+    let list = List { scenarios };
+    let text = serde_json::to_string(&list).expect("scenarios are JSON");
+    std::fs::write(path, text).expect("the list is written");
     list.scenarios
 }
 

@@ -60,6 +60,20 @@ impl Sandbox {
         Self::launch(&mut command)
     }
 
+    /// One that plays a script and leaves the encryption to the client.
+    pub(super) fn play(script: &Path, certificate: &Certificate) -> Self {
+        let mut command = Command::new(binary("weir-sandbox"));
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--encryption",
+            Encryption::LoginOnly.name(),
+        ]);
+        command.arg("--tls-cert").arg(&certificate.certificate);
+        command.arg("--tls-key").arg(&certificate.key);
+        Self::launch(command.args(["--backend", "scenario"]).arg(script))
+    }
+
     fn launch(command: &mut Command) -> Self {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("weir-sandbox does not start: {error}"));

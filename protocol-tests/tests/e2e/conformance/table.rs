@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use weir_protocol_tests::drivers;
 
+use super::cells::MAIN;
 use super::encryption::Encryption;
 use super::programs::Program;
+use super::scenarios::{Scenario, Script};
 use super::verdict::{Expectation, Verdict, known};
 
 /// Set to write the table instead of comparing it with the committed one.
@@ -22,7 +24,7 @@ pub(super) type Shown = BTreeMap<(String, Encryption), Vec<Verdict>>;
 /// One driver's part of the table; scenarios in the order given.
 pub(super) fn section(
     program: &Program,
-    scenarios: &[String],
+    scenarios: &[Scenario],
     shown: &Shown,
     lines: &[Expectation],
 ) -> String {
@@ -37,7 +39,16 @@ pub(super) fn section(
     }
     text.push_str("\n|---|---|---|---|---|---|\n");
     let mut notes: Vec<String> = Vec::new();
-    for scenario in scenarios {
+    let scripted = |scenario: &&Scenario| {
+        Script::ALL
+            .iter()
+            .any(|script| scenario.upstreams == [script.upstream()])
+    };
+    for scenario in scenarios
+        .iter()
+        .filter(|scenario| !scripted(scenario))
+        .map(|scenario| &scenario.name)
+    {
         let _ = write!(text, "| {scenario} |");
         for client in Encryption::ALL {
             let verdicts = shown
@@ -48,6 +59,20 @@ pub(super) fn section(
             let _ = write!(text, " {} |", entry(verdicts, note, &mut notes));
         }
         text.push('\n');
+    }
+    for script in Script::ALL {
+        let answers = scenarios
+            .iter()
+            .filter(|scenario| scenario.upstreams == [script.upstream()]);
+        let (mut same, mut all) = (0, 0);
+        for verdict in answers
+            .filter_map(|answer| shown.get(&(answer.name.clone(), MAIN)))
+            .flatten()
+        {
+            all += 1;
+            same += u32::from(*verdict == Verdict::Same);
+        }
+        let _ = writeln!(text, "| {} | | | {same} of {all} | | |", script.label());
     }
     for (at, note) in notes.iter().enumerate() {
         let _ = write!(text, "\n{}. {note}", at + 1);

@@ -46,6 +46,26 @@ impl Verdict {
         Self::alone(scenario, through, 0)
     }
 
+    /// Of a scripted answer: no server sends it, so what a driver makes of it is its own affair, a refusal included.
+    pub(super) fn alike(direct: &Told, through: &Told) -> Self {
+        let parts = |told: &Told| {
+            (
+                told.ok,
+                told.result.clone(),
+                told.error.clone(),
+                told.unsupported.clone(),
+            )
+        };
+        if parts(direct) == parts(through) {
+            return Self::Same;
+        }
+        Self::Differs(format!(
+            "through Weir {}, directly {}",
+            summed_up(through),
+            summed_up(direct)
+        ))
+    }
+
     /// Of a scenario that runs through Weir only.
     pub(super) fn alone(scenario: &Scenario, told: &Told, bought: u64) -> Self {
         if let Some(why) = &told.unsupported {
