@@ -120,29 +120,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (dir, options) = (config.data_dir.clone(), JournalOptions::default());
     let opened = tokio::task::spawn_blocking(move || Journal::open(&dir, options)).await;
     let journal = opened.map_err(|e| StartError::Outbox(e.to_string()))??;
-    let deadline = Duration::from_millis(config.billing_deadline_ms);
-    let billing = BillingGrpc::new(&config.billing_url, config.token.reveal(), deadline)
-        .map_err(|e| StartError::Billing(e.to_string()))?;
     let shipper = Shipper::start(journal.clone(), outbox.of(journal.proxy()));
-    let credit_options = CreditOptions {
-        deadline,
-        idle: Duration::from_millis(config.lease_idle_ms),
-        ..CreditOptions::default()
-    };
-    let credit = Credit::start(credit_options, journal.clone(), Arc::new(billing));
-    if let Err(error) = credit.registered().await {
-        // Logins are answered by 50503 until billing is there; it is asked again in the background.
-        tracing::warn!(%error, "not registered with billing yet");
-    }
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.map_err(|error| StartError::Listen {
-        address: config.listen,
-        error,
-    })?;
-    let addr = listener.local_addr().map_err(|error| StartError::Listen {
-        address: config.listen,
-        error,
-    })?;
+    let credit = start_credit(&config, &journal).await?;
+    let (listener, addr) = listen(config.listen).await?;
     let browser = browser_socket(&config, addr.port()).await?;
     let ready = journal.clone();
     let world = Arc::new(World {
@@ -194,6 +174,31 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tally,
         renewal,
     })
+}
+
+/// Credit leases, from billing.
+async fn start_credit(config: &Config, journal: &Journal) -> Result<Credit, StartError> {
+    let deadline = Duration::from_millis(config.billing_deadline_ms);
+    let billing = BillingGrpc::new(&config.billing_url, config.token.reveal(), deadline)
+        .map_err(|e| StartError::Billing(e.to_string()))?;
+    let options = CreditOptions {
+        deadline,
+        idle: Duration::from_millis(config.lease_idle_ms),
+        ..CreditOptions::default()
+    };
+    let credit = Credit::start(options, journal.clone(), Arc::new(billing));
+    if let Err(error) = credit.registered().await {
+        // Logins are answered by 50503 until billing is there; it is asked again in the background.
+        tracing::warn!(%error, "not registered with billing yet");
+    }
+    Ok(credit)
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let taken = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(taken)?;
+    let addr = listener.local_addr().map_err(taken)?;
+    Ok((listener, addr))
 }
 
 /// The socket for SQL Server Browser requests, and the instances that they are answered with.

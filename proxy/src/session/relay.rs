@@ -125,7 +125,7 @@ impl Held {
         let body = |packet: &'_ Bytes| packet.slice(HEADER_LEN.min(packet.len())..);
         match self.packets.as_slice() {
             [only] => Cow::Borrowed(only.get(HEADER_LEN..).unwrap_or_default()),
-            packets => Cow::Owned(packets.iter().flat_map(|p| body(p)).collect()),
+            packets => Cow::Owned(packets.iter().flat_map(body).collect()),
         }
     }
 }
