@@ -126,6 +126,9 @@ impl Connection {
             Stmt::Return(value) => return self.returned(value.as_ref(), answer),
             Stmt::WaitFor(delay) => self.wait_for(delay, answer)?,
             Stmt::Exec(exec) => return self.execute(exec, answer),
+            Stmt::InsertExec { table, columns, exec } => {
+                return self.insert_exec(table, columns, exec, answer);
+            }
             Stmt::InsertBulk { table, columns } => self.announce_bulk(table, columns, answer)?,
             Stmt::CreateProcedure(procedure) => {
                 self.create_procedure(procedure, answer)?;
@@ -225,7 +228,7 @@ impl Connection {
 
 /// Calls.
 impl Connection {
-    fn execute(&mut self, exec: &Exec, answer: &mut Answer<'_>) -> Result<Flow, Fault> {
+    pub(super) fn execute(&mut self, exec: &Exec, answer: &mut Answer<'_>) -> Result<Flow, Fault> {
         if self.facts.procedure_depth >= NESTING_MAX {
             let text =
                 "Maximum stored procedure, function, trigger, or view nesting level exceeded (limit 32).";

@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     pub(super) next_cursor: i32,
     pub(super) try_depth: u32,
     pub(super) bulk: Option<Pending>,
+    /// Results go here and not to the client: the rows of an `INSERT … EXEC`.
+    pub(super) captured: Option<Vec<Vec<Held>>>,
     pub(super) version: TdsVersion,
     login_database: String,
 }
@@ -93,6 +95,7 @@ impl Connection {
             next_cursor: FIRST_CURSOR,
             try_depth: 0,
             bulk: None,
+            captured: None,
             version: info.version,
             login_database: info.database.clone(),
         }
@@ -291,6 +294,7 @@ impl Connection {
             return answer.finish_cancelled();
         }
         self.try_depth = 0;
+        self.captured = None;
         self.facts.procedure_depth = 0;
         let ended = self.run(request, &mut answer);
         self.notice_lost_transaction(&mut answer);

@@ -18,6 +18,7 @@ mod fault;
 mod functions;
 mod group;
 mod infer;
+mod insert_exec;
 mod name_functions;
 mod parameters;
 mod procedures;

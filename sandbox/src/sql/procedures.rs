@@ -89,6 +89,9 @@ impl Connection {
     }
 
     fn end_call(&mut self, return_status: i32, answer: &mut Answer<'_>) {
+        if self.captured.is_some() {
+            return;
+        }
         answer.tokens().return_status(return_status);
         answer.done_proc(status::FINAL);
     }

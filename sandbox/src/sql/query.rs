@@ -73,6 +73,13 @@ impl Connection {
         if let Some(names) = select.and_then(assigned_variables) {
             return self.select_assign(query, &names, answer);
         }
+        if self.captured.is_some() {
+            let (_, rows) = self.collect(&Statement::Query(Box::new(query.clone())), answer)?;
+            if let Some(captured) = &mut self.captured {
+                captured.extend(rows);
+            }
+            return Ok(());
+        }
         if let Some(plan) = demo::plan(query, &self.variables) {
             let limit = if self.options.row_limit == 0 {
                 u64::MAX

@@ -58,6 +58,12 @@ pub(crate) enum Stmt {
     WaitFor(Expr),
     /// `EXEC …`.
     Exec(Exec),
+    /// `INSERT table (columns) EXEC …`: the rows of the call's results.
+    InsertExec {
+        table: String,
+        columns: Vec<String>,
+        exec: Exec,
+    },
     /// `INSERT BULK table (…)`: announces a bulk load.
     InsertBulk { table: String, columns: Vec<String> },
     /// `CREATE [OR ALTER] PROCEDURE`.

@@ -225,6 +225,7 @@ impl Reader<'_> {
             }
             "DBCC" | "CHECKPOINT" | "GRANT" | "DENY" | "REVOKE" | "RECONFIGURE" => self.without_effect(),
             "INSERT" if self.peek_word(1).is_some_and(|w| w == "BULK") => self.insert_bulk(),
+            "INSERT" if self.is_insert_exec() => self.insert_exec(),
             "CREATE" | "ALTER" | "DROP" => self.definition(),
             _ => self.sql_or_procedure(first),
         }

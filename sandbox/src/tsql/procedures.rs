@@ -1,5 +1,6 @@
 //! The statement reader's procedures: EXEC, CREATE PROCEDURE, and the announcement of a bulk load.
 
+use sqlparser::parser::IsOptional;
 use sqlparser::tokenizer::Token;
 
 use super::parse::{Parsed, Reader};
@@ -89,6 +90,42 @@ impl Reader<'_> {
             self.skip_parenthesised()?;
         }
         Ok(Stmt::InsertBulk { table, columns })
+    }
+
+    /// Looks ahead: `INSERT [INTO] name [(…)] EXEC`.
+    pub(super) fn is_insert_exec(&self) -> bool {
+        let token = |at: usize| self.p.peek_nth_token(at).token;
+        let mut at = 1 + usize::from(self.peek_word(1).is_some_and(|w| w == "INTO"));
+        while matches!(token(at), Token::Word(_)) && token(at + 1) == Token::Period {
+            at += 2;
+        }
+        at += 1;
+        if token(at) == Token::LParen {
+            while !matches!(token(at), Token::RParen | Token::EOF) {
+                at += 1;
+            }
+            at += 1;
+        }
+        self.peek_word(at).is_some_and(|w| w == "EXEC" || w == "EXECUTE")
+    }
+
+    pub(super) fn insert_exec(&mut self) -> Parsed<Stmt> {
+        self.p.advance_token();
+        self.take_word("INTO");
+        let table = self.last_part()?;
+        let columns = if self.p.peek_token_ref().token == Token::LParen {
+            let list = self
+                .p
+                .parse_parenthesized_column_list(IsOptional::Mandatory, false)?;
+            list.into_iter().map(|ident| ident.value).collect()
+        } else {
+            Vec::new()
+        };
+        self.p.advance_token();
+        match self.exec()? {
+            Stmt::Exec(exec) => Ok(Stmt::InsertExec { table, columns, exec }),
+            _ => self.unexpected(),
+        }
     }
 
     /// CREATE, ALTER and DROP: procedures are ours, all else is `sqlparser`'s.

@@ -118,6 +118,25 @@ async fn metadata_of_tables_types_and_keys() {
 }
 
 #[tokio::test]
+async fn the_answer_of_a_call_goes_into_a_table() {
+    let (running, mut client) = with_table().await;
+    let asked = "DECLARE @t TABLE (q sysname, o sysname, n sysname, k varchar(20), r varchar(254));
+        INSERT INTO @t EXEC sp_tables N'tab';
+        SELECT n FROM @t";
+    let answer = client.batch(asked).await;
+    assert_eq!(
+        (answer.errors(), sets(&answer), answer.rows),
+        (NONE.to_vec(), vec![1], 1)
+    );
+    let made = "CREATE TABLE kept (n int); INSERT kept (n) EXEC ('SELECT TOP 3 id FROM orders')";
+    assert_eq!(client.batch(made).await.errors(), NONE);
+    assert_eq!(client.batch("SELECT * FROM kept").await.rows, 3);
+    let misfit = "INSERT INTO kept EXEC ('SELECT 1, 2')";
+    assert_eq!(client.batch(misfit).await.errors(), [213]);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_identity_of_bigint_is_told_as_one() {
     let (running, mut client) = with_table().await;
     let made = "CREATE TABLE wide (id bigint IDENTITY, x int); CREATE TABLE narrow (id int IDENTITY, x int)";
