@@ -16,6 +16,8 @@ pub struct Vector {
     pub direction: String,
     /// What the bytes begin with, e.g. `token-stream`.
     pub layer: String,
+    /// Where it comes from, and what is said about it.
+    pub about: String,
     /// The version to read it with; 7.4 where the sample names none.
     pub version: TdsVersion,
     /// The sample.
@@ -86,6 +88,7 @@ fn read(path: &Path) -> Vector {
         name: field("name"),
         direction: field("direction"),
         layer: field("layer"),
+        about: format!("{} {}", field("source"), json["notes"]),
         version,
         bytes: unhex(&field("bytes_hex")),
         expected: json["expected"].clone(),

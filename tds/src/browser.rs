@@ -139,6 +139,7 @@ mod tests {
     }
 
     /// The datagrams of MC-SQLR's examples (section 4), theirs with more protocols in the answer.
+    /// Requests and the answer to them [MC-SQLR 1.9, 2.2.1, 2.2.2, 2.2.3, 2.2.5].
     #[test]
     fn the_examples_of_the_specification_are_read_and_written() {
         assert_eq!(Request::parse(&[0x02]).unwrap(), Request::Broadcast);
@@ -169,6 +170,7 @@ mod tests {
         }
     }
 
+    /// The request for the administrator's port is none that is answered [MC-SQLR 2.2.4].
     #[test]
     fn what_is_no_request_is_an_error() {
         for wrong in [

@@ -357,6 +357,7 @@ mod tests {
         all
     }
 
+    /// Packet ids begin at 1 [MS-TDS A<7>].
     #[test]
     fn pieces_of_any_size_give_the_same_packets_as_the_whole() {
         let body: Vec<u8> = (0..3000u32).map(|i| (i % 251) as u8).collect();

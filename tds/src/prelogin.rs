@@ -363,6 +363,7 @@ pub fn accept(asked: Encryption, answer: Option<EncryptionOption>) -> Option<Tls
 mod tests {
     use super::*;
 
+    /// CLIENT_CERT included [MS-TDS 2.2.6.5, A<37>].
     #[test]
     fn the_servers_answers_are_those_of_the_table() {
         use Encryption::{NotSup, Off, On, Req};
@@ -429,6 +430,7 @@ mod tests {
         assert_eq!(Prelogin::parse(&answer.encode()), Ok(answer));
     }
 
+    /// VERSION comes first [MS-TDS 3.3.5.1].
     #[test]
     fn what_points_outside_or_comes_twice_is_refused() {
         let bad: [&[u8]; 6] = [

@@ -108,6 +108,7 @@ impl TdsVersion {
 mod tests {
     use super::TdsVersion as V;
 
+    /// Numbers of the versions [MS-TDS 2.2.7.14, A<17>].
     #[test]
     fn login_ack_and_login7_carry_the_same_version() {
         for v in [

@@ -112,6 +112,7 @@ fn cell(rng: &mut fastrand::Rng, ty: &ColumnType) -> Option<Vec<u8>> {
     Some((0..len).map(|_| rng.u8(..)).collect())
 }
 
+/// COLMETADATA with its CekTable, and ROW behind it [MS-TDS 2.2.5.7, 2.2.7.20].
 #[test]
 fn random_tables_are_read_back() {
     let mut rng = fastrand::Rng::with_seed(SEED);

@@ -507,6 +507,7 @@ fn expected_tokens(vector: &Vector) -> Vec<Json> {
     }
 }
 
+/// The length classes of tokens [MS-TDS 2.2.4.2].
 #[test]
 fn every_token_of_the_vectors_is_built_byte_for_byte() {
     let mut built = 0;

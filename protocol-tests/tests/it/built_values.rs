@@ -267,6 +267,8 @@ fn build_row(out: &mut TokenBuf, columns: &[ColumnDef], shown: &Json) {
     .unwrap();
 }
 
+/// Type bytes, TYPE_INFO with collation, and the three framings of values, with sql_variant, money and the date types
+/// [MS-TDS 2.2.5.1.2, 2.2.5.2, 2.2.5.2.3, 2.2.5.4, 2.2.5.5.1.4, 2.2.5.5.4, 2.2.5.6].
 #[test]
 fn every_data_type_is_built_from_its_value_byte_for_byte() {
     let mut types = std::collections::BTreeSet::new();

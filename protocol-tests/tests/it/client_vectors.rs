@@ -190,6 +190,7 @@ fn check_headers(name: &str, headers: &AllHeaders, expected: &Json) {
     }
 }
 
+/// ALL_HEADERS and the text behind it [MS-TDS 2.2.5.3, 2.2.6.7].
 #[test]
 fn sql_batch() {
     each(PacketType::SqlBatch, 9, |vector, message, expected| {
@@ -247,6 +248,7 @@ fn transaction_manager() {
     });
 }
 
+/// Parameters, the metadata and rows of tables among them [MS-TDS 2.2.5.5.5.1, 2.2.7.24].
 #[test]
 fn rpc() {
     each(PacketType::Rpc, 15, |vector, message, expected| {

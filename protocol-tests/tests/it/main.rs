@@ -11,6 +11,7 @@ mod built_tables;
 mod built_tokens;
 mod built_values;
 mod captures;
+mod citations;
 mod client_captures;
 mod client_vectors;
 mod dependencies;

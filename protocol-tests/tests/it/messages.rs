@@ -91,6 +91,7 @@ pub(crate) fn client_messages() -> Vec<(Vector, Message)> {
     all
 }
 
+/// Types, statuses and lengths of packets [MS-TDS 2.2.3.1.1, 2.2.3.1.2, 2.2.3.1.3].
 #[test]
 fn packets_split_at_every_byte_give_the_same_messages() {
     let mut seen = 0;

@@ -58,6 +58,7 @@ fn reader_of(vector: &Vector) -> Sessions {
     }
 }
 
+/// Headers and their flags [MC-SMP 2.2.1, 2.2.1.1].
 #[test]
 fn every_vector_reads_as_it_says_however_it_is_cut() {
     for vector in smp_vectors() {
@@ -271,6 +272,7 @@ fn abuse_is_refused() {
     }
 }
 
+/// Which end opens [MC-SMP 3.2, 3.3.2.2].
 #[test]
 fn only_clients_open_sessions_and_not_without_end() {
     let mut client = Sessions::new(End::Client, 512);
@@ -349,6 +351,7 @@ fn a_session_closes_when_both_sides_said_fin_and_its_number_is_free_again() {
     assert!(sessions.is_empty());
 }
 
+/// Sequence numbers wrap [MC-SMP 3.1.3.1].
 #[test]
 fn windows_go_round() {
     let mut sessions = Sessions::new(End::Server, 512);

@@ -146,6 +146,7 @@ async fn cursors_of_prepared_statements() {
     running.stop().await;
 }
 
+/// Tables and the tokens inside them [MS-TDS 2.2.5.5.5, 2.2.5.5.5.3].
 #[tokio::test]
 async fn a_table_is_a_parameter_of_a_statement_and_of_a_procedure() {
     let running = sandbox().await;

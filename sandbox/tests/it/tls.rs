@@ -82,6 +82,7 @@ impl Encrypted {
     }
 }
 
+/// TDS 8.0 by its first byte, with ALPN [MS-TDS 1.7, 1.9].
 #[tokio::test]
 async fn login_only_all_and_strict() {
     let server = encrypted(EncryptionPolicy::LoginOnly).await;
