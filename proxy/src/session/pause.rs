@@ -45,7 +45,10 @@ impl Session {
     /// True if only the client holds up a request: part of it is there, and what is there can be passed on.
     fn waits_for_rest(&self) -> bool {
         let uploading = match &self.phase {
-            Phase::Ready(relay) => relay.is_uploading() || is_torn(&self.client),
+            // A whole packet that is not taken waits for the gate: for credit, or for room towards the server.
+            Phase::Ready(relay) => {
+                (relay.is_uploading() || self.client.buffered() > 0) && has_no_packet(&self.client)
+            }
             Phase::Mars(mux) => mux.is_uploading() || self.client.buffered() > 0,
             Phase::Login(_) | Phase::Closing(_) => false,
         };
@@ -53,9 +56,8 @@ impl Session {
     }
 }
 
-/// Part of a packet, and no whole one.
-fn is_torn(client: &Leg) -> bool {
-    client.buffered() > 0 && matches!(client.peek_packet(), Ok(None))
+fn has_no_packet(client: &Leg) -> bool {
+    matches!(client.peek_packet(), Ok(None))
 }
 
 #[cfg(test)]
