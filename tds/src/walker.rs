@@ -51,7 +51,7 @@ pub const TOKEN_MAX: usize = 4 * 1024 * 1024;
 /// Most ALTMETADATA ids of one result set; one per COMPUTE clause.
 pub const ALT_LAYOUTS_MAX: usize = 256;
 /// A scratch that grew beyond this is given back once its token is done.
-const SCRATCH_KEPT: usize = 64 * 1024;
+const SCRATCH_KEPT: usize = 4 * 1024;
 
 #[derive(Debug, Clone)]
 enum State {
@@ -195,7 +195,8 @@ impl Walker {
     pub fn begin_message(&mut self) {
         self.state = State::Boundary;
         self.layout = None;
-        self.alt_layouts.clear();
+        self.alt_layouts = Vec::new();
+        self.bitmap = Vec::new();
         self.clear_scratch();
         (self.rows, self.result_sets, self.payload, self.token_offset) = (0, 0, 0, 0);
         self.failed = None;

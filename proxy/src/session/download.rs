@@ -40,7 +40,7 @@ impl Relay {
         till: &mut Till<'_>,
     ) -> Result<(), SessionEnd> {
         // A cut goes on behind a client that reads slowly: the server owes its acknowledgement within a deadline.
-        while cx.client.out.len() < cx.settings.chunk_bytes || self.is_cutting() {
+        while cx.client.out.held() < cx.settings.chunk_bytes || self.is_cutting() {
             let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
                 break;
             };

@@ -391,7 +391,7 @@ impl Session {
     /// True if the server's socket should be read.
     #[must_use]
     pub fn wants_server(&self) -> bool {
-        let limit = (2 * self.settings.chunk_bytes).max(SERVER_IN_MIN);
+        let limit = self.settings.chunk_bytes.max(SERVER_IN_MIN);
         !matches!(self.phase, Phase::Closing(_)) && !self.server_gone && self.server.buffered() < limit
     }
 

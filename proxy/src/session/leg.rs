@@ -16,10 +16,14 @@ use super::{
     out::Out,
 };
 
-/// Least free space offered to one socket read.
-pub const READ_MIN: usize = 64 * 1024;
-/// The same until the packet size is agreed: what comes before is small, and who sends it is not known.
-const LOGIN_READ_MIN: usize = 4 * 1024;
+/// Bytes of a block that sockets are read into at full flow.
+pub const READ_MOST: usize = 32 * 1024;
+/// Of the first block after a pause, and until the packet size is agreed: what comes before is small, and who sends it is
+/// not known. A read that fills its block makes the next one twice as large.
+const READ_LEAST: usize = 4 * 1024;
+/// Part of a block that may be left unused. What was read keeps its whole block alive until a slow peer has taken it, so
+/// short reads go behind each other: else a server that sends little at a time would hold a block for each piece.
+const UNUSED_PART: usize = 8;
 
 /// Buffers and encryption of one side.
 pub struct Leg {
@@ -33,7 +37,9 @@ pub struct Leg {
     pub packet_size: u16,
     /// Bytes taken from the socket, all told.
     pub received: u64,
-    read_min: usize,
+    /// Bytes of the next block to read into.
+    read_space: usize,
+    read_most: usize,
     closed: bool,
 }
 
@@ -49,7 +55,8 @@ impl Leg {
             framer: Framer::new(DEFAULT_PACKET_SIZE),
             packet_size: DEFAULT_PACKET_SIZE,
             received: 0,
-            read_min: LOGIN_READ_MIN,
+            read_space: READ_LEAST,
+            read_most: READ_LEAST,
             closed: false,
         }
     }
@@ -61,7 +68,13 @@ impl Leg {
         } else {
             &mut self.raw
         };
-        buf.reserve(self.read_min);
+        let free = buf.capacity() - buf.len();
+        if free == 0 && buf.capacity() > 0 {
+            self.read_space = (2 * self.read_space).min(self.read_most);
+        }
+        if free <= self.read_space / UNUSED_PART {
+            buf.reserve(self.read_space);
+        }
         buf
     }
 
@@ -79,6 +92,7 @@ impl Leg {
 
     /// Gives the read buffers back while nothing is in them: an idle session holds none.
     pub fn release_idle(&mut self) {
+        self.read_space = READ_LEAST;
         if self.plain.is_empty() {
             self.plain = BytesMut::new();
         }
@@ -92,7 +106,7 @@ impl Leg {
     pub fn set_packet_size(&mut self, size: u16) {
         self.packet_size = size;
         self.framer.set_max(size);
-        self.read_min = READ_MIN;
+        self.read_most = READ_MOST;
     }
 
     /// True while a handshake goes on.

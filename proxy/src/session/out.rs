@@ -8,6 +8,9 @@ use weir_tds::packet::HEADER_LEN;
 /// Pieces given to one vectored write; more stay for the next.
 pub const PIECES_PER_WRITE: usize = 64;
 
+/// Places for pieces that an empty queue keeps.
+const PIECES_KEPT: usize = 16;
+
 /// Bytes on their way to one socket.
 #[derive(Debug, Default)]
 pub struct Out {
@@ -24,6 +27,14 @@ impl Out {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len + self.moved
+    }
+
+    /// Bytes of memory that what waits takes at most, its bookkeeping included: many small pieces count for more than
+    /// their bytes. Bounds are on this.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        // A queue that grows doubles its places.
+        self.len() + 2 * self.pieces.len() * size_of::<Bytes>()
     }
 
     /// True if nothing waits.
@@ -100,6 +111,9 @@ impl Out {
             }
             written -= front.len();
             self.pieces.pop_front();
+        }
+        if self.pieces.capacity() > PIECES_KEPT {
+            self.pieces = VecDeque::new();
         }
     }
 }

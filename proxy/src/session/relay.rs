@@ -122,10 +122,13 @@ pub(super) struct Held {
 impl Held {
     /// The body so far; a request of one packet is not copied.
     pub(super) fn body(&self) -> Cow<'_, [u8]> {
-        let body = |packet: &'_ Bytes| packet.slice(HEADER_LEN.min(packet.len())..);
+        let bodies = self
+            .packets
+            .iter()
+            .map(|p| p.get(HEADER_LEN..).unwrap_or_default());
         match self.packets.as_slice() {
             [only] => Cow::Borrowed(only.get(HEADER_LEN..).unwrap_or_default()),
-            packets => Cow::Owned(packets.iter().flat_map(body).collect()),
+            _ => Cow::Owned(bodies.collect::<Vec<_>>().concat()),
         }
     }
 }
@@ -261,7 +264,9 @@ impl Relay {
         match &self.upload {
             Upload::Idle | Upload::AwaitCredit(_) => false,
             Upload::Inspect(held) => !held.complete,
-            Upload::Forward(_) | Upload::Drop { .. } | Upload::Skip(_) => true,
+            // What waits for credit is not the client's to hurry.
+            Upload::Forward(_) => !self.upload_waits,
+            Upload::Drop { .. } | Upload::Skip(_) => true,
         }
     }
 
@@ -282,15 +287,15 @@ impl Relay {
             return true;
         }
         // A server's socket that took everything at once wakes nobody: what is buffered beyond must not wait for more.
-        if server.out.len() < server_out_max
+        if server.out.held() < server_out_max
             && let Ok(Some(header)) = client.peek_packet()
-            && self.takes(&header, client.out.len(), chunk_bytes)
+            && self.takes(&header, client.out.held(), chunk_bytes)
         {
             return true;
         }
         self.open.as_ref().is_some_and(|open| {
             !matches!(open.stage, Stage::WaitCredit)
-                && (client.out.len() < chunk_bytes || self.is_cutting())
+                && (client.out.held() < chunk_bytes || self.is_cutting())
                 && matches!(server.peek_packet(), Ok(Some(_)))
         })
     }

@@ -11,6 +11,7 @@ use weir_tds::{
 };
 
 use super::{
+    charge::Reading,
     engine::{Action, SessionEnd},
     leg::Message,
     meter::{Brought, Meter, Till},
@@ -58,11 +59,11 @@ impl Relay {
         cx: &mut Context<'_>,
         till: &mut Till<'_>,
     ) -> Result<(), SessionEnd> {
-        while cx.server.out.len() < cx.server_out_max {
+        while cx.server.out.held() < cx.server_out_max {
             let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
                 return Ok(());
             };
-            if !self.takes(&header, cx.client.out.len(), cx.settings.chunk_bytes) {
+            if !self.takes(&header, cx.client.out.held(), cx.settings.chunk_bytes) {
                 return Ok(());
             }
             if header.kind == PacketType::Attention {
@@ -156,6 +157,9 @@ impl Relay {
                 }
             }
             Upload::Idle | Upload::AwaitCredit(_) | Upload::Forward(_) => {}
+        }
+        if last {
+            self.reading = Reading::Bytes;
         }
         Ok(true)
     }
@@ -308,6 +312,7 @@ impl Relay {
             return Ok(true);
         }
         self.upload = Upload::Idle;
+        self.reading = Reading::Bytes;
         if let Some(open) = &mut self.open {
             open.uploaded = true;
             open.uploaded_at = Some(cx.now);

@@ -11,6 +11,7 @@ mod full_disk;
 mod journal;
 mod killed;
 mod mars_sockets;
+mod memory;
 mod real;
 mod session;
 mod ship;

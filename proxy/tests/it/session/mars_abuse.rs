@@ -1,7 +1,7 @@
 //! MARS: every way in which a peer may break SMP, and every way in which its bytes may be cut.
 
 use fastrand::Rng;
-use weir_proxy::session::{engine::SessionEnd, leg::READ_MIN};
+use weir_proxy::session::{engine::SessionEnd, leg::READ_MOST};
 use weir_tds::{
     message::write_message,
     packet::{PacketStatus, PacketType},
@@ -142,7 +142,7 @@ fn what_waits_for_a_client_that_reads_nothing_is_bounded() {
         wire.extend(control(SmpFlag::Syn, 3, 0, 4));
         wire.extend(control(SmpFlag::Fin, 3, 0, 4));
     }
-    for chunk in wire.chunks(READ_MIN) {
+    for chunk in wire.chunks(READ_MOST) {
         if !mars.bench.core.wants_client() {
             break;
         }

@@ -3,7 +3,7 @@
 pub(crate) mod bench;
 mod cut;
 mod edges;
-mod login;
+pub(crate) mod login;
 mod mars;
 mod mars_abuse;
 pub(crate) mod mars_peers;
