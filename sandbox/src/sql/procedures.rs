@@ -213,7 +213,7 @@ impl Connection {
             )
             .into());
         };
-        Ok(Known::System(read_prepared(text, parameters)?))
+        Ok(Known::System(read_prepared(&text, parameters)?))
     }
 
     pub(super) fn create_procedure(

@@ -91,7 +91,9 @@ fn create_tables(db: &Connection) -> Result<()> {
          CREATE TEMP VIEW [sys.views] AS SELECT name, rowid + 5000 AS object_id, 1 AS schema_id, 'V ' AS type FROM sqlite_master WHERE type = 'view';
          CREATE TEMP VIEW [sys.objects] AS SELECT name, object_id, schema_id, type, type_desc FROM [sys.tables]
              UNION ALL SELECT name, object_id, schema_id, type, 'VIEW' FROM [sys.views];
-         CREATE TEMP VIEW [sys.all_objects] AS SELECT * FROM [sys.objects];"
+         CREATE TEMP VIEW [sys.all_objects] AS SELECT * FROM [sys.objects];
+         CREATE TEMP VIEW [sys.foreign_keys] AS SELECT name, object_id, 1 AS schema_id, object_id AS parent_object_id,
+             object_id AS referenced_object_id, 0 AS delete_referential_action, 0 AS update_referential_action FROM [sys.objects] WHERE 0;"
     ))?;
     let binary = super::ddl::BINARY;
     // Collations and digits are not in table_info; both stand in the definition as `ddl` wrote it.

@@ -1,5 +1,7 @@
 //! The system procedures that answer with a query: what JDBC, ODBC and DB-Library ask the catalogue.
 
+use std::borrow::Cow;
+
 /// Parameters of those that look at one table.
 const TABLE: &str = "@table_name nvarchar(384) = NULL, @table_owner nvarchar(384) = NULL, \
     @table_qualifier nvarchar(128) = NULL, @column_name nvarchar(384) = NULL";
@@ -26,6 +28,14 @@ const SP_COLUMNS: &str = "SELECT CAST('demo' AS nvarchar(128)) AS TABLE_QUALIFIE
     FROM sys.columns c JOIN sys.objects o ON o.object_id = c.object_id JOIN sys.types t ON t.name = c.type_name \
     WHERE (@table_name IS NULL OR o.name LIKE @table_name) AND (@column_name IS NULL OR c.name LIKE @column_name) \
     ORDER BY o.name, c.column_id";
+
+/// Where sp_columns_100 tells more than sp_columns, and what.
+const SS_DATA_TYPE: &str = "CAST(t.system_type_id AS tinyint) AS SS_DATA_TYPE";
+const SS_COLUMNS: &str = "CAST(0 AS smallint) AS SS_IS_SPARSE, CAST(0 AS smallint) AS SS_IS_COLUMN_SET, \
+    CAST(0 AS smallint) AS SS_IS_COMPUTED, CAST(c.is_identity AS smallint) AS SS_IS_IDENTITY, \
+    CAST(NULL AS nvarchar(128)) AS SS_UDT_CATALOG_NAME, CAST(NULL AS nvarchar(128)) AS SS_UDT_SCHEMA_NAME, \
+    CAST(NULL AS nvarchar(4000)) AS SS_UDT_ASSEMBLY_TYPE_NAME, CAST(NULL AS nvarchar(128)) AS SS_XML_SCHEMACOLLECTION_CATALOG_NAME, \
+    CAST(NULL AS nvarchar(128)) AS SS_XML_SCHEMACOLLECTION_SCHEMA_NAME, CAST(NULL AS nvarchar(128)) AS SS_XML_SCHEMACOLLECTION_NAME";
 
 const SP_DATATYPE_INFO: &str = "SELECT CAST(name AS nvarchar(128)) AS TYPE_NAME, CAST(odbc_type AS smallint) AS DATA_TYPE, \
     CAST(CASE WHEN precision = 0 THEN max_length ELSE precision END AS int) AS [PRECISION], CAST('''' AS varchar(32)) AS LITERAL_PREFIX, \
@@ -110,13 +120,15 @@ const PROCEDURES: [(&str, &str, &str); 17] = [
 ];
 
 /// Parameters and text of a system procedure, by its lower-case name.
-pub(super) fn find(name: &str) -> Option<(&'static str, &'static str)> {
+pub(super) fn find(name: &str) -> Option<(&'static str, Cow<'static, str>)> {
     let plain = ["_90", "_100", "_170", "_rowset"]
         .iter()
         .find_map(|version| name.strip_suffix(version))
         .unwrap_or(name);
-    PROCEDURES
-        .iter()
-        .find(|(known, _, _)| *known == plain)
-        .map(|(_, parameters, text)| (*parameters, *text))
+    let (_, parameters, text) = PROCEDURES.iter().find(|(known, _, _)| *known == plain)?;
+    if matches!(name, "sp_columns_100" | "sp_columns_170") {
+        let wide = text.replace(SS_DATA_TYPE, &format!("{SS_COLUMNS}, {SS_DATA_TYPE}"));
+        return Some((parameters, wide.into()));
+    }
+    Some((parameters, Cow::Borrowed(text)))
 }
