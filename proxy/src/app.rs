@@ -114,6 +114,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let renewal = Renewal::load(&config)?;
     let settings = settings(&config, &renewal)?;
     tls::warn_of_risks(&config);
+    for note in config.login_notes() {
+        tracing::warn!("{note}");
+    }
     let tally = Arc::clone(&settings.tally);
     // Before the journal, whose opening begins an epoch.
     let outbox = outboxes::open(&config).await?;

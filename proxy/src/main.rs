@@ -205,6 +205,9 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Check { connect: false } => {
+            for note in config.login_notes() {
+                println!("note: {note}");
+            }
             println!("ok");
             ExitCode::SUCCESS
         }

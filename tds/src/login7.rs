@@ -653,19 +653,25 @@ mod tests {
             data: vec![1],
         }];
         let good = full.encode().unwrap().to_vec();
-        let offset = |body: &[u8], entry: usize| u16::from_le_bytes([body[entry], body[entry + 1]]);
+        let offset = |body: &[u8], entry: usize| {
+            let bytes = body.get(entry..).and_then(|b| b.first_chunk::<2>());
+            u16::from_le_bytes(*bytes.unwrap())
+        };
+        let put = |body: &mut Vec<u8>, at: usize, bytes: &[u8]| {
+            body.get_mut(at..at + bytes.len()).unwrap().copy_from_slice(bytes);
+        };
         for entry in ENTRIES {
             for other in ENTRIES {
                 if entry == other {
                     continue;
                 }
                 let mut body = good.clone();
-                body[entry..entry + 2].copy_from_slice(&offset(&good, other).to_le_bytes());
+                put(&mut body, entry, &offset(&good, other).to_le_bytes());
                 assert!(Login7::parse(&body).is_err(), "{entry} at the place of {other}");
             }
             for fixed in [0u16, 4, 36, 93] {
                 let mut body = good.clone();
-                body[entry..entry + 2].copy_from_slice(&fixed.to_le_bytes());
+                put(&mut body, entry, &fixed.to_le_bytes());
                 assert!(
                     Login7::parse(&body).is_err() || entry == 36,
                     "{entry} in the fixed part"
@@ -679,7 +685,7 @@ mod tests {
             u32::from(offset(&good, 44)) + 2,
         ] {
             let mut body = good.clone();
-            body[extension..extension + 4].copy_from_slice(&at.to_le_bytes());
+            put(&mut body, extension, &at.to_le_bytes());
             assert!(Login7::parse(&body).is_err(), "the feature list at {at}");
         }
     }

@@ -37,12 +37,6 @@ pub struct TenantRule {
 }
 
 impl TenantRule {
-    /// True if the client alone decides that this rule means it: nothing in it is proved by a password or a token.
-    #[must_use]
-    pub fn trusts_the_client(&self) -> bool {
-        self.login.is_none() && self.principal.is_some()
-    }
-
     fn matches(&self, facts: &Facts, authentication: Authentication) -> bool {
         let is = |pattern: &Option<String>, text: &str| {
             pattern.as_deref().is_none_or(|p| pattern::matches(p, text))

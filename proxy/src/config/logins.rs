@@ -228,6 +228,22 @@ impl Config {
         })
     }
 
+    /// What is allowed and should be meant: for `check` and the log.
+    #[must_use]
+    pub fn login_notes(&self) -> Vec<String> {
+        let trusting = self.tenants.iter().enumerate();
+        let trusting = trusting.filter(|(_, rule)| rule.login.is_none() && !rule.refuse);
+        trusting
+            .map(|(at, _)| {
+                format!(
+                    "tenants: rule {} names no login: whoever says this database, application or server name is billed as its \
+                     principal (docs/authentication.md)",
+                    at + 1
+                )
+            })
+            .collect()
+    }
+
     /// The instances that SQL Server Browser requests are answered with; `port` is that of `listen`.
     ///
     /// # Errors
@@ -415,6 +431,18 @@ mod tests {
             "[[tenants]]\nlogin = \"Shared*\"\ndatabase = \"ＣＲＭ \"\nprincipal = \"Acme\"\n[[tenants]]\napplication = \"\"\nrefuse = true",
         );
         let rules = rules.unwrap().tenants.0;
+        let noted = |text: &str| {
+            let config: Config = toml::from_str(text).unwrap();
+            config.login_notes().join(" ")
+        };
+        assert!(
+            noted("[[tenants]]\ndatabase = \"x\"\nprincipal = \"a\"")
+                .starts_with("tenants: rule 1 names no login")
+        );
+        assert_eq!(
+            noted("[[tenants]]\nlogin = \"x\"\nprincipal = \"a\"\n[[tenants]]\nrefuse = true"),
+            ""
+        );
         assert_eq!(
             (
                 rules[0].login.as_deref(),

@@ -20,7 +20,7 @@ use super::{
     leg::Message,
     login_response::{self, LoginResponse},
     login_tls,
-    login7_policy::{self, Arrival, Rewrite},
+    login7_policy::{self, Rewrite},
     mux::{Mux, Seed},
     packet_size::{self, PacketSizes},
     purse::{Payer, Purse},
@@ -290,12 +290,9 @@ impl Session {
             return Ok(false);
         };
         let login7 = Login7::parse(&body).map_err(client_fault)?;
-        let arrival = Arrival {
-            policy: self.settings.client_policy,
-            encrypted: self.client.is_encrypted(),
-        };
         let refusal = self.too_clear();
-        let refusal = refusal.or_else(|| login7_policy::refusal(&login7, arrival, &self.settings.auth));
+        let refusal = refusal
+            .or_else(|| login7_policy::refusal(&login7, self.client.is_encrypted(), &self.settings.auth));
         if let Some(login) = self.login() {
             login.security.begin(login7_policy::authentication(&login7));
             login.login7 = Some(login7);

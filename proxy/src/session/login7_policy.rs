@@ -5,7 +5,6 @@ use std::{net::IpAddr, sync::Arc};
 use weir_contracts::login::{LoginError, canonical_login};
 use weir_tds::{
     login7::{Login7, NAME_UNITS_MAX, feature},
-    prelogin::EncryptionPolicy,
     version::TdsVersion,
 };
 
@@ -63,17 +62,8 @@ pub(super) const fn unreadable(error: LoginError) -> &'static str {
     }
 }
 
-/// How a LOGIN7 came.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
-    /// What the listener demands.
-    pub(super) policy: EncryptionPolicy,
-    /// The client's leg is encrypted to the end.
-    pub(super) encrypted: bool,
-}
-
-/// What no tenant may ask for at login.
-pub(super) fn refusal(login: &Login7, arrival: Arrival, auth: &AuthSettings) -> Option<Cause> {
+/// What no tenant may ask for at login; `encrypted`: the client's leg is, to its end.
+pub(super) fn refusal(login: &Login7, encrypted: bool, auth: &AuthSettings) -> Option<Cause> {
     let why = if login.version().is_none_or(|v| v < TdsVersion::V7_1) {
         "this TDS version cannot be metered: use a driver that speaks TDS 7.1 or later"
     } else if login.wants_password_change() && !auth.password_change {
@@ -88,7 +78,7 @@ pub(super) fn refusal(login: &Login7, arrival: Arrival, auth: &AuthSettings) -> 
         // another session than the client believes it has [MS-TDS 2.2.6.4].
         "session recovery is not offered by this gateway: open a new connection"
     } else {
-        return security::refusal(login, arrival, auth);
+        return security::refusal(login, encrypted, auth);
     };
     Some(Cause::NotAllowed(why))
 }

@@ -170,8 +170,9 @@ impl Reading {
             TokenKind::FeatureExtAck => return self.features(bytes, asked),
             TokenKind::Sspi | TokenKind::FedAuthInfo => self.question = Some(kind),
             TokenKind::Error => {
-                let error = ServerMessage::parse(bytes, self.options.version).map_err(broken)?;
-                self.errors.push(error.number);
+                // Only for the gate's own words behind it: what cannot be read passes as it is.
+                let error = ServerMessage::parse(bytes, self.options.version);
+                self.errors.extend(error.ok().map(|error| error.number));
             }
             kind if kind.is_done() => self.done_at = Some(self.kept.len()),
             _ => {}

@@ -8,7 +8,6 @@ use weir_tds::{
     login7::{Login7, feature},
     message::FIRST_PACKET_ID,
     packet::{PacketStatus, PacketType},
-    prelogin::EncryptionPolicy,
     token::TokenKind,
 };
 use zeroize::Zeroizing;
@@ -17,7 +16,6 @@ use super::{
     engine::{Session, SessionEnd},
     leg::Message,
     login_response::LoginResponse,
-    login7_policy::Arrival,
     tokens,
 };
 use crate::{
@@ -111,7 +109,7 @@ impl Security {
 }
 
 /// Why an integrated or federated login cannot even begin.
-pub(super) fn refusal(login: &Login7, arrival: Arrival, auth: &AuthSettings) -> Option<Cause> {
+pub(super) fn refusal(login: &Login7, encrypted: bool, auth: &AuthSettings) -> Option<Cause> {
     let integrated = login.is_integrated() || !login.sspi.is_empty();
     let Some(request) = login.feature(feature::FED_AUTH) else {
         let why = "integrated (Windows) authentication does not pass this gateway: use a SQL login, or have the operator \
@@ -126,7 +124,7 @@ pub(super) fn refusal(login: &Login7, arrival: Arrival, auth: &AuthSettings) -> 
         "a login is either integrated or federated"
     } else if !matches!(library, Some(SECURITY_TOKEN | ADAL)) {
         "this kind of federated authentication is bound to a nonce of the server and cannot pass a gateway: use an access token"
-    } else if !arrival.encrypted || arrival.policy == EncryptionPolicy::NotSup {
+    } else if !encrypted {
         // Only the first packet of a login-only LOGIN7 is encrypted: the token would travel in clear (facts 2.5).
         "a federated login carries its token beyond the first packet: it needs a connection that is encrypted to the end \
          (Encrypt=yes in the connection string)"

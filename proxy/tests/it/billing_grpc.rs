@@ -23,7 +23,7 @@ use weir_proxy::{
 
 use crate::fake_billing::account;
 
-const TOKEN: &str = "s3cret";
+pub(crate) const TOKEN: &str = "s3cret";
 const LIMIT: Duration = Duration::from_millis(300);
 
 struct Desk {

@@ -1,6 +1,6 @@
 //! A running proxy on its sockets: what opens no connection to the server, a password at the gate, Browser answers.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,12 +13,16 @@ use weir_proxy::{
 };
 use weir_tds::{
     browser::Request,
+    build::TokenBuf,
     login7::Login7,
     message::write_message,
-    packet::{PacketStatus, PacketType},
+    packet::{HEADER_LEN, PacketStatus, PacketType},
     password::Password,
+    prelogin::Prelogin,
     version::TdsVersion,
 };
+
+use crate::billing_grpc::{TOKEN, serve};
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +37,10 @@ struct Door {
 impl Door {
     /// A proxy whose billing is away, with these further keys.
     async fn open(keys: &str) -> Self {
+        Self::open_with(keys, None).await
+    }
+
+    async fn open_with(keys: &str, billing: Option<SocketAddr>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let keys: Config = toml::from_str(keys).unwrap();
@@ -41,7 +49,8 @@ impl Door {
             upstream: upstream.local_addr().unwrap().to_string(),
             data_dir: dir.path().join("journal"),
             outbox_path: dir.path().join("outbox.db"),
-            billing_url: "http://127.0.0.1:9".to_owned(),
+            billing_url: billing.map_or_else(|| "http://127.0.0.1:9".to_owned(), |b| format!("http://{b}")),
+            token: TOKEN.to_owned().into(),
             billing_deadline_ms: 100,
             client_encryption: ClientEncryption::None,
             upstream_encryption: UpstreamEncryption::None,
@@ -190,4 +199,127 @@ async fn browser_requests_are_answered_with_the_proxys_own_port() {
         "{text}"
     );
     door.proxy.stop().await;
+}
+
+/// The next message on a socket, of one packet.
+async fn packet(socket: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut header = [0; HEADER_LEN];
+    socket.read_exact(&mut header).await.unwrap();
+    let mut body = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - HEADER_LEN];
+    socket.read_exact(&mut body).await.unwrap();
+    (header[0], body)
+}
+
+async fn answer(socket: &mut TcpStream, body: &[u8]) {
+    let mut packet = bytes::BytesMut::new();
+    write_message(
+        &mut packet,
+        PacketType::TabularResult,
+        PacketStatus::NORMAL,
+        4096,
+        51,
+        1,
+        body,
+    );
+    socket.write_all(&packet).await.unwrap();
+}
+
+/// A server that takes one login and answers it with these tokens.
+async fn take_login(listener: &TcpListener, tokens: &TokenBuf) -> (TcpStream, Login7) {
+    let (mut socket, _) = tokio::time::timeout(PATIENCE, listener.accept())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(packet(&mut socket).await.0, 0x12);
+    let hello = Prelogin {
+        version: [16, 0, 0, 0, 0, 0],
+        ..Prelogin::default()
+    };
+    answer(&mut socket, &hello.encode()).await;
+    let (kind, body) = packet(&mut socket).await;
+    assert_eq!(kind, 0x10);
+    answer(&mut socket, tokens.as_bytes()).await;
+    (socket, Login7::parse(&body).unwrap())
+}
+
+#[tokio::test]
+async fn a_routed_login_ends_at_the_other_server_and_the_client_stays_where_it_is() {
+    let (billing, _reports) = serve().await;
+    let door = Door::open_with(
+        "routing = \"follow\"\nrouting_targets = [\"127.0.0.1\"]\ntell_client = \"host-name\"",
+        Some(billing),
+    )
+    .await;
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut routing = TokenBuf::new(TdsVersion::V7_4);
+    routing
+        .login_ack("first", [16, 0, 0, 0])
+        .env_routing(other.local_addr().unwrap().port(), "127.0.0.1")
+        .done(0, 0, 0);
+    let mut welcome = TokenBuf::new(TdsVersion::V7_4);
+    welcome.login_ack("second", [16, 0, 0, 0]).done(0, 0, 0);
+    let mut client = TcpStream::connect(door.proxy.addr).await.unwrap();
+    client.write_all(&login("demo", "word")).await.unwrap();
+    let (mut left, _) = take_login(&door.upstream, &routing).await;
+    let (mut server, sent) = take_login(&other, &welcome).await;
+    assert_eq!(
+        (sent.user_name.as_str(), sent.password.to_text().as_str()),
+        ("demo", "word")
+    );
+    assert_eq!(
+        (sent.server_name.as_str(), sent.host_name.as_str()),
+        ("127.0.0.1", "[127.0.0.1]")
+    );
+    let (kind, body) = packet(&mut client).await;
+    assert_eq!(
+        (kind, body.as_slice()),
+        (0x04, welcome.as_bytes()),
+        "the last response, and it alone"
+    );
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, left.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(rest.is_empty(), "the first server is left at once");
+    let request = weir_tds::request::sql_batch::encode(
+        "SET NOCOUNT ON",
+        0,
+        weir_tds::request::RequestOptions::new(TdsVersion::V7_4),
+    );
+    let mut message = bytes::BytesMut::new();
+    write_message(
+        &mut message,
+        PacketType::SqlBatch,
+        PacketStatus::NORMAL,
+        4096,
+        0,
+        1,
+        &request,
+    );
+    client.write_all(&message).await.unwrap();
+    assert_eq!(packet(&mut server).await, (0x01, request));
+    drop(client);
+    door.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_failover_takes_the_login_when_the_upstream_takes_none() {
+    let (billing, _reports) = serve().await;
+    let mirror = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keys = format!("upstream_failover = \"{}\"", mirror.local_addr().unwrap());
+    let Door {
+        proxy,
+        upstream,
+        _dir,
+    } = Door::open_with(&keys, Some(billing)).await;
+    drop(upstream);
+    let mut welcome = TokenBuf::new(TdsVersion::V7_4);
+    welcome.login_ack("mirror", [16, 0, 0, 0]).done(0, 0, 0);
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    client.write_all(&login("demo", "word")).await.unwrap();
+    let (_server, _) = take_login(&mirror, &welcome).await;
+    assert_eq!(packet(&mut client).await.1, welcome.as_bytes());
+    drop(client);
+    proxy.stop().await;
 }

@@ -10,12 +10,13 @@ use weir_tds::{
     build::TokenBuf,
     login7::{Feature, Login7},
     packet::{PacketStatus, PacketType},
-    prelogin::Encryption,
+    prelogin::{Encryption, EncryptionPolicy},
 };
 
 use super::{
-    bench::{Bench, V, batch, login7, prelogin, refused, settings},
+    bench::{Bench, V, batch, login7, message, prelogin, refused, settings},
     login::error_in,
+    tls_peer::{Identity, Peer, flight, take_in, unwrapped, whole, wrapped},
 };
 
 const OTHER: &str = "node2.secret-domain.example";
@@ -294,10 +295,9 @@ fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
         for at in before..=after {
             let mut bench = Bench::ready(1 << 30);
             bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("SELECT 1"));
-            let mut packets =
-                super::bench::message(PacketType::TabularResult, PacketStatus::NORMAL, &stream[..at]);
+            let mut packets = message(PacketType::TabularResult, PacketStatus::NORMAL, &stream[..at]);
             packets[1] = 0;
-            packets.extend(super::bench::message(
+            packets.extend(message(
                 PacketType::TabularResult,
                 PacketStatus::NORMAL,
                 &stream[at..],
@@ -330,4 +330,50 @@ fn non_empty_recovery_data_gets_a_clean_answer() {
             assert!(bench.end.is_some());
         }
     }
+}
+
+/// Over TLS to the first server, which routes to `host`; the second server shows a certificate for `localhost`.
+fn routed_over_tls(host: &str) -> Bench {
+    let identity = Identity::new();
+    let settings = Settings {
+        auth: following(&["*"]).auth,
+        ..identity.gate(EncryptionPolicy::NotSup, Encryption::On)
+    };
+    let mut bench = Bench::with(settings, 0);
+    to_server(&mut bench, &login7("acme"));
+    let mut first = Peer::server();
+    bench.server_message();
+    bench.server_says(&prelogin(Encryption::On).encode());
+    let tls = first.connection(&identity, false);
+    first.shake(&mut bench, tls, false, &mut whole);
+    first.message(&mut bench).expect("LOGIN7");
+    let mut tokens = TokenBuf::new(V);
+    tokens
+        .login_ack("first", [16, 0, 0, 0])
+        .env_routing(1433, host)
+        .done(0, 0, 0);
+    let packets = message(PacketType::TabularResult, PacketStatus::NORMAL, tokens.as_bytes());
+    first.send(&mut bench, &packets, &mut whole);
+    assert!(next_target(&mut bench).is_some());
+    reconnect(&mut bench);
+    bench.server_message();
+    bench.server_says(&prelogin(Encryption::On).encode());
+    let second = Peer::server();
+    let mut tls = second.connection(&identity, false);
+    take_in(&mut tls, &unwrapped(&mut bench.to_server)).unwrap();
+    bench.feed_server(&wrapped(&flight(&mut tls)));
+    bench
+}
+
+#[test]
+fn a_routed_server_must_show_a_certificate_for_its_own_name() {
+    let bench = routed_over_tls("localhost");
+    assert!(
+        bench.end.is_none() && !bench.to_server.is_empty(),
+        "the handshake goes on"
+    );
+    let mut bench = routed_over_tls(OTHER);
+    assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+    assert!(bench.end.is_some());
+    assert_not_told(&bench, OTHER);
 }

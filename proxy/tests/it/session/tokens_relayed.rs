@@ -3,7 +3,7 @@
 use weir_proxy::{
     auth::{AuthSettings, Routing, TenantRules, tenants::TenantRule},
     ports::billing::Mode,
-    session::{Action, Settings},
+    session::{Action, Event, Settings},
 };
 use weir_tds::{
     build::{ServerText, TokenBuf},
@@ -16,7 +16,7 @@ use super::{
     bench::{Bench, V, login7, message, prelogin, take_message},
     login::{error_in, tokens_of},
     routing::{server_reads_login, to_server, with_auth},
-    tls_peer::{Identity, Peer, whole},
+    tls_peer::{Identity, Peer, flight, take_in, unwrapped, whole, wrapped},
 };
 
 /// Everything is relayed, and every login is `acme`'s.
@@ -360,8 +360,61 @@ fn a_token_does_not_go_to_a_server_that_encrypts_the_login_only() {
     both.bench.admit(Mode::Enforce);
     both.bench.server_message();
     both.bench.server_says(&prelogin(Encryption::Off).encode());
-    let tls = both.server.connection(&both.identity, false);
-    both.server.shake(&mut both.bench, tls, false, &mut whole);
-    assert!(both.bench.to_server.is_empty(), "the token stays here");
+    let mut tls = both.server.connection(&both.identity, false);
+    while both.bench.end.is_none() {
+        let hello = unwrapped(&mut both.bench.to_server);
+        assert!(!hello.is_empty(), "the gate waits for nothing");
+        take_in(&mut tls, &hello).unwrap();
+        both.bench.feed_server(&wrapped(&flight(&mut tls)));
+    }
+    // The end of the handshake, and the goodbye of TLS.
+    let sent = both.bench.to_server.len();
+    assert!(sent < 1_000, "the token of 20 000 bytes stays here: {sent}");
     assert_eq!(error_in(&both.client_reads()), Some((50403, 16)));
+}
+
+/// The client's answer to FEDAUTHINFO goes to the server that the login is routed to, if that one asks the same.
+#[test]
+fn a_fetched_token_follows_a_routed_login_to_a_server_that_asks_the_same() {
+    for (asks, follows) in [
+        ("https://login.example/", true),
+        ("https://other.example/", false),
+    ] {
+        let auth = AuthSettings {
+            routing: Routing::Follow(vec!["localhost".parse().unwrap()]),
+            ..relaying()
+        };
+        let (mut both, _) = Federated::begin(auth, &federated(0x05));
+        both.bench.actions.clear();
+        both.bench.admit(Mode::Enforce);
+        both.server_reads_login(Some(1));
+        let question = |issuer: &str| {
+            let mut tokens = TokenBuf::new(V);
+            tokens.fed_auth_info(&[(1, issuer), (2, "https://database.example/")]);
+            tokens.as_bytes().to_vec()
+        };
+        both.server_says(&question("https://login.example/"));
+        both.client_reads();
+        let token = [&8u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"j\0w\0"].concat();
+        let packets = message(PacketType::FedAuthToken, PacketStatus::NORMAL, &token);
+        both.client.send(&mut both.bench, &packets, &mut whole);
+        assert_eq!(both.server_reads().1, token);
+        let mut tokens = TokenBuf::new(V);
+        tokens
+            .login_ack("a", [16, 0, 0, 0])
+            .env_routing(1433, "localhost")
+            .done(0, 0, 0);
+        both.server_says(tokens.as_bytes());
+        assert!(matches!(both.bench.actions.pop_front(), Some(Action::Connect(_))));
+        both.bench.event(Event::Connected);
+        both.server = Peer::server();
+        both.server_reads_login(Some(1));
+        both.server_says(&question(asks));
+        if follows {
+            assert_eq!(both.server_reads(), (PacketType::FedAuthToken, token));
+            assert!(both.bench.to_client.is_empty(), "the client is not asked again");
+        } else {
+            assert_eq!(error_in(&both.client_reads()), Some((50400, 16)));
+        }
+    }
 }
