@@ -25,7 +25,7 @@ const play = async (scenario) => {
         await lines.next();
         told.result.push({});
       } else {
-        told.result.push(await session[`do_${step.do}`](step));
+        told.result.push(await session.step(step));
       }
     }
     told.ok = true;

@@ -86,15 +86,23 @@ export class Session {
       },
     });
     this.connection.on('errorMessage', (info) => this.errors.push(described(info)));
-    this.connection.on('error', () => {});
+    this.connection.on('error', (error) => (this.fault = error));
+    // A stream that tedious cannot read ends the connection, and the request is never called back.
+    this.ended = new Promise((resolve) => this.connection.on('end', resolve));
     return this.done((then) => this.connection.connect(then), true);
   }
 
   close() {
-    return new Promise((resolve) => {
-      this.connection.on('end', resolve);
-      this.connection.close();
+    this.connection.close();
+    return this.ended;
+  }
+
+  // One step; an error if the connection ends before it does.
+  step(step) {
+    const ended = this.ended.then(() => {
+      throw this.fault ?? new Error('the connection ended');
     });
+    return Promise.race([this[`do_${step.do}`](step), ended]);
   }
 
   // The errors that the server sent since the last time; else the driver's own.

@@ -12,7 +12,7 @@ use super::programs::Program;
 use super::scenarios::{Scenario, Script};
 use super::verdict::{Expectation, Verdict, known};
 
-/// Set to write the table instead of comparing it with the committed one.
+/// Set to write the table before it is compared.
 const WRITE: &str = "WEIR_WRITE_TABLES";
 
 /// What stands above the tables.
@@ -118,14 +118,17 @@ fn version(program: &Program) -> String {
         .collect()
 }
 
-/// Compares the table with the committed one, or writes it.
+/// Writes the table when that is wanted, whatever is in it.
+pub(super) fn write(sections: &str) {
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(path(), format!("{HEAD}{sections}")).expect("docs/drivers.md is written");
+    }
+}
+
+/// Compares the table with the committed one.
 pub(super) fn check(sections: &str) {
     let found = format!("{HEAD}{sections}");
     let path = path();
-    if std::env::var_os(WRITE).is_some() {
-        std::fs::write(&path, &found).expect("docs/drivers.md is written");
-        return;
-    }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     if let Some((at, (is, should))) = committed
         .lines()
