@@ -1,4 +1,4 @@
-//! tiberius.
+//! The scenarios by tiberius.
 
 use std::borrow::Cow;
 use std::time::Duration;
