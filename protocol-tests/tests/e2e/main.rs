@@ -12,6 +12,7 @@ mod memory;
 mod mixed;
 mod mock;
 mod outage;
+mod recorded;
 mod refusals;
 mod stack;
 mod tiberius_driver;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mssql_mock_tds::MockTdsServer;
+use mssql_mock_tds::{MockTdsServer, QueryResponse};
 use weir_protocol_tests::demo::Place;
 use weir_protocol_tests::drivers::Target;
 use weir_protocol_tests::gate::Gate;
@@ -13,6 +13,11 @@ use crate::fleet;
 
 /// Starts the mock on a thread of its own; it ends with the test's process.
 pub(crate) fn start() -> SocketAddr {
+    start_with(Vec::new())
+}
+
+/// The same with more answers than its own, each to a batch of exactly this text.
+pub(crate) fn start_with(answers: Vec<(String, QueryResponse)>) -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -22,6 +27,10 @@ pub(crate) fn start() -> SocketAddr {
             .expect("a runtime");
         runtime.block_on(async {
             let server = MockTdsServer::new("127.0.0.1:0").await.expect("the mock binds");
+            let registry = server.query_registry();
+            for (text, answer) in answers {
+                registry.lock().await.register(text, answer);
+            }
             sender.send(server.local_addr()).expect("the test waits");
             server.run().await.expect("the mock runs");
         });

@@ -3,6 +3,7 @@
 mod cells;
 mod cut;
 mod encryption;
+mod mock;
 mod programs;
 mod run;
 mod scenarios;
