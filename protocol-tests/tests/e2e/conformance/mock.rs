@@ -18,6 +18,9 @@ use super::servers::Certificate;
 use super::verdict::Verdict;
 use crate::mock;
 
+/// Drivers that cannot talk to the mock itself: two do not take its login's answer, jTDS reads no TDS 7.4.
+const STRANGERS: [&str; 3] = ["mssql-python", "mssql-jdbc", "jtds"];
+
 /// Batches that the test has taught it.
 const TEXT: &str = "SELECT text";
 const WRONG: &str = "SELECT wrong";
@@ -116,7 +119,7 @@ fn every_driver_tells_of_the_mock_through_weir_what_it_tells_directly() {
     let mut wrong = Vec::new();
     for program in super::chosen() {
         let (client, verdict) = mock.compare(program);
-        if verdict != Verdict::Same {
+        if (verdict == Verdict::Same) == STRANGERS.contains(&program.driver) {
             wrong.push(format!("{} {}: {verdict:?}", program.driver, client.name()));
         }
     }
