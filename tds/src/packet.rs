@@ -157,6 +157,8 @@ impl PacketHeader {
         else {
             return Ok(None);
         };
+        // Type before length, as a reader that has one byte only must: the same error at any split.
+        let kind = PacketType::from_byte(kind).ok_or(WireError::at(0, WireErrorKind::PacketType(kind)))?;
         let length = u16::from_be_bytes([l0, l1]);
         if usize::from(length) < HEADER_LEN {
             let kind = WireErrorKind::PacketLength {
@@ -166,7 +168,6 @@ impl PacketHeader {
             };
             return Err(WireError::at(2, kind));
         }
-        let kind = PacketType::from_byte(kind).ok_or(WireError::at(0, WireErrorKind::PacketType(kind)))?;
         let status = PacketStatus(status);
         Ok(Some(Self {
             kind,
