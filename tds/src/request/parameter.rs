@@ -168,6 +168,9 @@ pub(super) fn read_parameter<'a>(r: &mut Reader<'a>, version: TdsVersion) -> Res
     let status = ParameterStatus(r.u8()?);
     let value = if r.peek() == Some(TABLE) {
         r.u8()?;
+        if status.is_encrypted() {
+            return Err(r.bad(1, ENCRYPTED_TABLE));
+        }
         ParameterValue::Table(read_table(r, version)?)
     } else {
         let info = TypeInfo::read(r, version, Place::Parameter)?;
@@ -183,6 +186,11 @@ pub(super) fn read_parameter<'a>(r: &mut Reader<'a>, version: TdsVersion) -> Res
         range: (start, r.at()),
     })
 }
+
+/// A table cannot be encrypted as a whole: there is no plain type of it that ParamCipherInfo could name [MS-TDS 2.2.6.6].
+/// Servers and readers that went on would differ in where the next parameter begins.
+pub(super) const ENCRYPTED_TABLE: WireErrorKind =
+    WireErrorKind::Invalid("an encrypted table-valued parameter");
 
 /// ParamCipherInfo: plain type, algorithm, type, key (database, id, version, metadata version), normalization.
 pub(super) fn read_cipher_info(r: &mut Reader<'_>, version: TdsVersion) -> Result<(), Fail> {

@@ -288,6 +288,9 @@ impl RpcWalker {
         let status = parameter::ParameterStatus(r.u8()?);
         if r.peek() == Some(parameter::TABLE) {
             r.u8()?;
+            if status.is_encrypted() {
+                return Err(r.bad(1, parameter::ENCRYPTED_TABLE));
+            }
             for _name in ["database", "schema", "type"] {
                 r.b_varchar()?;
             }
