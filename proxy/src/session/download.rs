@@ -127,8 +127,11 @@ impl Relay {
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
-                    // Rows before the broken token were covered by the budget, and are delivered.
-                    self.pay(till, 0)?;
+                    // Rows before the broken token were covered by the budget, and are delivered. What no lease was
+                    // taken for yet is settled with the record, under the lease that it is then bound to.
+                    if till.lease().is_some() || !self.enforces() {
+                        self.pay(till, 0)?;
+                    }
                     return self.unreadable(&error, packet_began, cx, header);
                 }
             };

@@ -386,10 +386,14 @@ impl Relay {
             && self.enforces()
             && till.refill(due, due)
             && let Some(lease) = till.lease().cloned()
-            && meter.accepts(&lease)
         {
-            let guard = self.purse.attach(lease.number);
-            meter.bind(lease, guard);
+            if meter.accepts(&lease) {
+                let guard = self.purse.attach(lease.number);
+                meter.bind(lease, guard);
+            } else {
+                // Part of it was priced without a lease: a slice that no record names would be money lost.
+                till = Till::new(&*self.purse);
+            }
         }
         let (lease, short) = (meter.lease_number(), till.spend(meter.pay()));
         if short > 0 && lease > 0 {
