@@ -2,9 +2,11 @@
 //!
 //! Everything here blocks and has a deadline; a test that needs several connections uses threads.
 
+pub mod allocation;
 pub mod deadline;
 pub mod demo;
 pub mod drivers;
+pub mod fuzz;
 pub mod gate;
 pub mod money;
 pub mod naive_decoder;

@@ -44,17 +44,30 @@ struct Decoder<'a> {
     options: WalkerOptions,
     columns: Option<Vec<Kind>>,
     alt: Vec<(u16, Vec<Kind>)>,
+    /// A client's bulk load, where the table of a TEXT column is one string in every version.
+    bulk: bool,
 }
 
 /// Decodes a response's token stream. What was decoded before an error is in the first part of the answer.
 #[must_use]
 pub fn decode(bytes: &[u8], options: WalkerOptions) -> (Vec<NaiveToken>, Option<NaiveError>) {
+    decode_from(bytes, options, false)
+}
+
+/// The same for the body of a client's bulk load.
+#[must_use]
+pub fn decode_bulk(bytes: &[u8], options: WalkerOptions) -> (Vec<NaiveToken>, Option<NaiveError>) {
+    decode_from(bytes, options, true)
+}
+
+fn decode_from(bytes: &[u8], options: WalkerOptions, bulk: bool) -> (Vec<NaiveToken>, Option<NaiveError>) {
     let mut decoder = Decoder {
         bytes,
         at: 0,
         options,
         columns: None,
         alt: Vec::new(),
+        bulk,
     };
     let mut tokens = Vec::new();
     while decoder.at < bytes.len() {
@@ -200,7 +213,11 @@ impl Decoder<'_> {
         let flags = self.int(2)?;
         let (kind, byte) = self.type_info()?;
         if [0x22, 0x23, 0x63].contains(&byte) {
-            let parts = if self.modern() { self.int(1)? } else { 1 };
+            let parts = if self.modern() && !self.bulk {
+                self.int(1)?
+            } else {
+                1
+            };
             for _ in 0..parts {
                 self.text(2)?;
             }

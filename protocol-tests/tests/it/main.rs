@@ -16,6 +16,7 @@ mod client_captures;
 mod client_vectors;
 mod dependencies;
 mod documents;
+mod fuzz;
 mod messages;
 mod mutations;
 mod names;
