@@ -201,6 +201,7 @@ fn server_with_session() -> Sessions {
     sessions
 }
 
+/// Each ends the connection [MC-SMP 3.1.5.1].
 #[test]
 fn abuse_is_refused() {
     use SmpFlag::{Ack, Data, Fin, Syn};

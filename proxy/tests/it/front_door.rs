@@ -173,6 +173,7 @@ async fn a_mapped_login_needs_its_password_at_the_gate() {
     door.proxy.stop().await;
 }
 
+/// Each request that is answered, and the one that is none [MC-SQLR 2.2.2, 2.2.3, 2.2.4].
 #[tokio::test]
 async fn browser_requests_are_answered_with_the_proxys_own_port() {
     let door = Door::open("browser_listen = \"127.0.0.1:0\"").await;
