@@ -103,6 +103,13 @@ pub(super) struct Expectation {
     pub(super) reason: String,
 }
 
+impl Expectation {
+    /// Whether this driver waits for ever for the rest of this answer, which ends its process: it is not asked for.
+    pub(super) fn hangs(&self, driver: &str, scenario: &str) -> bool {
+        self.expect == "hangs" && self.driver == driver && self.scenario == scenario
+    }
+}
+
 /// The committed table.
 pub(super) fn expectations() -> Vec<Expectation> {
     let path = drivers::directory().join("expectations.json");
