@@ -74,7 +74,7 @@ fn rpc(body: &[u8], options: RequestOptions, limit: usize) {
         let end = pieces
             .map(|piece| walker.walk(piece))
             .find(Result::is_err)
-            .unwrap_or_else(|| Ok(()))
+            .unwrap_or(Ok(()))
             .and_then(|()| walker.end_message());
         (end, walker.calls(), walker.cleared())
     };
@@ -130,7 +130,7 @@ fn bulk(body: &[u8], options: WalkerOptions, kind: BulkKind, limit: usize) {
         let end = pieces
             .map(|piece| walker.walk(piece))
             .find(Result::is_err)
-            .unwrap_or_else(|| Ok(()))
+            .unwrap_or(Ok(()))
             .and_then(|()| walker.end_message());
         (end, walker.rows())
     };

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use weir_contracts::entry::{Outcome, RequestKind, UsageRecord};
+use weir_contracts::entry::UsageRecord;
 use weir_contracts::tariff::Quantity;
 use weir_proxy::auth::AuthSettings;
 use weir_proxy::credit::More;
@@ -377,21 +377,23 @@ impl Rig {
         }
     }
 
-    /// What the records say.
-    pub(super) fn usage(&self) -> Vec<(RequestKind, u64, u64, u64, u64, u64, Outcome, i64)> {
+    /// What the records say, in an order of their own: sessions of one connection end in any.
+    pub(super) fn usage(&self) -> Vec<String> {
         let one = |r: &UsageRecord| {
-            (
-                r.kind,
+            let (kind, outcome) = (r.kind, r.outcome);
+            let counts = (
                 r.requests,
                 r.rows,
                 r.bytes_out,
                 r.bytes_in,
                 r.bulk_rows,
-                r.outcome,
                 r.cost_nanos,
-            )
+            );
+            format!("{kind:?} {outcome:?} {counts:?}")
         };
-        self.records.iter().map(one).collect()
+        let mut all: Vec<String> = self.records.iter().map(one).collect();
+        all.sort_unstable();
+        all
     }
 
     pub(super) fn records(&self) -> &[UsageRecord] {
