@@ -102,6 +102,8 @@ export class Session {
     const ended = this.ended.then(() => {
       throw this.fault ?? new Error('the connection ended');
     });
+    // It ends after the last step as well, when nobody waits for this any more.
+    ended.catch(() => {});
     return Promise.race([this[`do_${step.do}`](step), ended]);
   }
 

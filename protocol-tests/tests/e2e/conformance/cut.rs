@@ -62,12 +62,15 @@ impl<'a> Poor<'a> {
             .map(|client| {
                 // Another leg behind the gate each time, and another order for each driver.
                 let gate = &self.gates[(client.at() + turn) % self.gates.len()];
+                if program.login_rows > 0 {
+                    self.top_up_to(program.login_rows);
+                }
                 let order = Order {
                     program,
                     to: &Target::demo(gate.address()),
                     encryption: *client,
                     certificate: &self.certificate.certificate,
-                    scenarios: &[scenario.name.clone()],
+                    scenarios: std::slice::from_ref(&scenario.name),
                     list: self.list,
                     log,
                 };
@@ -78,9 +81,12 @@ impl<'a> Poor<'a> {
             .collect()
     }
 
-    /// Tops up to exactly the rows that the word stands for.
     fn pay(&self, word: &str) {
-        let rows = if word == "credit" { BOUGHT } else { RECOVERED };
+        self.top_up_to(if word == "credit" { BOUGHT } else { RECOVERED });
+    }
+
+    /// Leaves the tenant with the price of exactly so many rows.
+    fn top_up_to(&self, rows: u64) {
         let wanted = i64::try_from(rows).expect("few") * DEMO_ROW;
         let left = self.demo.settled_balance();
         assert!(left <= wanted, "{left} nano-units were left over");

@@ -12,6 +12,8 @@ pub(super) struct Program {
     /// What it is, for the table.
     pub(super) what: &'static str,
     start: fn(&str) -> Command,
+    /// Rows that it asks for by itself when it logs in; all others must be able to log in without credit.
+    pub(super) login_rows: u64,
     /// The file that pins its version, and what stands before the version there.
     pub(super) pinned: (&'static str, &'static str),
 }
@@ -29,54 +31,63 @@ pub(super) const ALL: [Program; 10] = [
         driver: "pymssql",
         what: "Python, FreeTDS's DB-Library",
         start: python,
+        login_rows: 0,
         pinned: ("drivers/python/requirements.txt", "pymssql=="),
     },
     Program {
         driver: "python-tds",
         what: "Python",
         start: python,
+        login_rows: 0,
         pinned: ("drivers/python/requirements.txt", "python-tds=="),
     },
     Program {
         driver: "mssql-python",
         what: "Python, Microsoft's ODBC Driver 18",
         start: python,
+        login_rows: 0,
         pinned: ("drivers/python/requirements.txt", "mssql-python=="),
     },
     Program {
         driver: "pyodbc",
         what: "Python, FreeTDS's ODBC driver of Debian",
         start: python,
+        login_rows: 0,
         pinned: ("drivers/python/requirements.txt", "pyodbc=="),
     },
     Program {
         driver: "tedious",
         what: "JavaScript",
         start: node,
+        login_rows: 0,
         pinned: ("drivers/node/package.json", "\"tedious\": \""),
     },
     Program {
         driver: "tiberius",
         what: "Rust",
         start: rust,
+        login_rows: 0,
         pinned: ("../Cargo.lock", "name = \"tiberius\"\nversion = \""),
     },
     Program {
         driver: "mssql-tds",
         what: "Rust, Microsoft's",
         start: rust,
+        login_rows: 0,
         pinned: ("../Cargo.lock", "name = \"mssql-tds\"\nversion = \""),
     },
     Program {
         driver: "go-mssqldb",
         what: "Go",
         start: go,
+        login_rows: 0,
         pinned: ("drivers/go/go.mod", "github.com/microsoft/go-mssqldb v"),
     },
     Program {
         driver: "mssql-jdbc",
         what: "Java, Microsoft's",
         start: java,
+        login_rows: 0,
         pinned: (
             "drivers/java/pom.xml",
             "<artifactId>mssql-jdbc</artifactId>\n      <version>",
@@ -86,6 +97,7 @@ pub(super) const ALL: [Program; 10] = [
         driver: "jtds",
         what: "Java, TDS up to 7.1",
         start: java,
+        login_rows: 1,
         pinned: (
             "drivers/java/pom.xml",
             "<artifactId>jtds</artifactId>\n      <version>",

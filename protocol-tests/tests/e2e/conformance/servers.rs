@@ -76,8 +76,12 @@ impl Sandbox {
 
     fn launch(command: &mut Command) -> Self {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("weir-sandbox does not start: {error}"));
-        let output = child.stdout.take().expect("its output is a pipe");
+        // From here on it is killed whatever becomes of the test.
+        let mut sandbox = Self {
+            child: spawned.unwrap_or_else(|error| panic!("weir-sandbox does not start: {error}")),
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let output = sandbox.child.stdout.take().expect("its output is a pipe");
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -85,12 +89,11 @@ impl Sandbox {
             }
         });
         loop {
-            let line = receiver
-                .recv_timeout(READY_WITHIN)
-                .expect("weir-sandbox is ready");
+            let line = receiver.recv_timeout(READY_WITHIN);
+            let line = line.expect("weir-sandbox is ready");
             if let Some(address) = line.strip_prefix("weir-sandbox ready on ") {
-                let address = address.parse().expect("an address");
-                return Self { child, address };
+                sandbox.address = address.parse().expect("an address");
+                return sandbox;
             }
         }
     }
