@@ -133,13 +133,19 @@ impl BulkWalker {
     ///
     /// # Errors
     /// It ended inside a token, or an error stands from before. An end without DONE between tokens is not one: a client
-    /// that gives up sends Attention next.
+    /// that gives up sends Attention next. Nor is a DONE whose count has 4 bytes where [MS-TDS 2.2.7.6] has 8 since 7.2:
+    /// SqlClient and mssql-tds write it so, and servers do not read it.
     pub fn end_message(&self) -> Result<(), WireError> {
         match &self.failed {
             Some(error) => Err(error.clone()),
-            None if self.at_boundary() => Ok(()),
+            None if self.at_boundary() || self.short_count() => Ok(()),
             None => Err(WireError::at(self.taken, WireErrorKind::Truncated("bulk load"))),
         }
+    }
+
+    /// True behind the first half of an 8-byte count.
+    fn short_count(&self) -> bool {
+        self.options.version.has_wide_counts() && matches!(self.state, State::Done(4))
     }
 
     fn run(&mut self, input: &[u8], at: &mut usize) -> Result<(), WireErrorKind> {
@@ -355,6 +361,24 @@ mod tests {
         walker.walk(&bytes).unwrap();
         assert!(walker.walk(&[0xFD]).is_err());
         assert!(walker.walk(&[]).is_err(), "an error stands");
+    }
+
+    #[test]
+    fn a_count_of_four_bytes_ends_an_upload_as_well() {
+        let bytes = upload();
+        for (cut, whole) in [
+            (1, false),
+            (3, false),
+            (4, true),
+            (5, false),
+            (8, false),
+            (12, false),
+        ] {
+            let mut walker = BulkWalker::new(WalkerOptions::new(TdsVersion::V7_4), BulkKind::Rows);
+            walker.walk(bytes.get(..bytes.len() - cut).unwrap()).unwrap();
+            assert_eq!(walker.end_message().is_ok(), whole, "{cut} bytes less");
+            assert_eq!(walker.rows(), 50);
+        }
     }
 
     #[test]
