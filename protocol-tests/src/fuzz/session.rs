@@ -40,6 +40,7 @@ pub(super) fn target(input: &[u8]) {
 /// them, or this is not looked at.
 fn rows_add_up(rig: &Rig, script: &Script<'_>) {
     if script.opening == Opening::FromInput
+        || !rig.sees_all()
         || script.asks_the_gate()
         || rig.records().iter().any(|r| r.unparsed)
     {

@@ -31,6 +31,11 @@ impl Peer {
         self.bypassed = true;
     }
 
+    /// True if the script sent bytes past this peer: then it has not taken everything apart.
+    pub(super) const fn is_bypassed(&self) -> bool {
+        self.bypassed
+    }
+
     /// The bytes that carry `packet` in session `sid`; a client opens it first. Nothing where the session is not open or the
     /// gate takes no more of it.
     pub(super) fn wrap(&mut self, sid: u16, packet: &[u8]) -> Vec<u8> {

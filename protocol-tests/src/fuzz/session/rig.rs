@@ -365,6 +365,13 @@ impl Rig {
         )
     }
 
+    /// True if all that was written to both sides is in [`Rig::messages_to`].
+    pub(super) fn sees_all(&self) -> bool {
+        self.mars
+            .as_ref()
+            .is_none_or(|peers| !peers.iter().any(Peer::is_bypassed))
+    }
+
     /// Bodies of the messages to one side, under MARS session by session.
     pub(super) fn messages_to(&self, side: usize) -> Vec<Vec<u8>> {
         match &self.mars {
