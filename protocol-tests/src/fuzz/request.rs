@@ -138,7 +138,11 @@ fn bulk(body: &[u8], options: WalkerOptions, kind: BulkKind, limit: usize) {
     let pieced = walk(&mut oracle::pieces(body));
     assert_eq!(pieced, whole, "cut at {:?}", oracle::cuts(body));
     if kind == BulkKind::Rows && whole.0.is_ok() {
-        let (tokens, error) = decode_bulk(body, options);
+        let (mut tokens, mut error) = decode_bulk(body, options);
+        if error.is_some() {
+            // A last DONE whose count has 4 bytes is taken, too: with the other 4 it must be one that can be read.
+            (tokens, error) = decode_bulk(&[body, &[0; 4]].concat(), options);
+        }
         assert_eq!(error, None, "the naive decoder cannot read what was accepted");
         assert_eq!(oracle::rows(&tokens), whole.1, "rows counted, and rows there");
     }
