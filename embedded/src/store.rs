@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, mpsc::TryRecvError},
     time::Duration,
 };
 
@@ -16,6 +16,8 @@ const COMMANDS_MAX: usize = 1024;
 const GROUP_MAX: usize = 64;
 /// How long another process may hold the file before a command fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the last work of a store that was dropped, before its file is opened again: one busy time-out, and room.
+const LAST_WORK_DEADLINE: Duration = Duration::from_secs(12);
 /// WAL pages before SQLite folds them back (4 KiB each).
 const WAL_PAGES: u32 = 2000;
 
@@ -92,7 +94,13 @@ pub(crate) struct Store {
     changes: watch::Sender<u64>,
 }
 
-type Registry = Mutex<HashMap<PathBuf, Weak<Store>>>;
+/// A store that was opened here, and its thread: disconnected once that has ended.
+struct Opened {
+    store: Weak<Store>,
+    thread: std::sync::mpsc::Receiver<()>,
+}
+
+type Registry = Mutex<HashMap<PathBuf, Opened>>;
 static OPEN: std::sync::LazyLock<Registry> = std::sync::LazyLock::new(Registry::default);
 
 impl Store {
@@ -108,31 +116,50 @@ impl Store {
             .ok_or_else(|| StoreError::Sqlite(format!("{} is not a file", path.display())))?;
         let place = parent.canonicalize().map_err(io)?.join(name);
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, store| store.strong_count() > 0);
-        if let Some(store) = open
-            .get(&place)
-            .and_then(Weak::upgrade)
-            .filter(|s| !s.commands.is_closed())
-        {
-            return Ok(store);
+        open.retain(|_, opened| matches!(opened.thread.try_recv(), Err(TryRecvError::Empty)));
+        if let Some(opened) = open.get(&place) {
+            let store = opened.store.upgrade().filter(|s| !s.commands.is_closed());
+            if let Some(store) = store {
+                return Ok(store);
+            }
+            // Nobody holds it any more, but what was posted at the last drop is still to be done: who opens the file next
+            // must find it done.
+            let _ended = opened.thread.recv_timeout(LAST_WORK_DEADLINE);
         }
-        let store = Self::open_alone(&place, schema)?;
-        open.insert(place, Arc::downgrade(&store));
+        let (store, thread) = Self::start(&place, schema)?;
+        let opened = Opened {
+            store: Arc::downgrade(&store),
+            thread,
+        };
+        open.insert(place, opened);
         Ok(store)
     }
 
     /// Opens the file with a connection of its own, as another process would.
     pub(crate) fn open_alone(path: &Path, schema: &'static str) -> Result<Arc<Self>, StoreError> {
+        Ok(Self::start(path, schema)?.0)
+    }
+
+    /// Starts the file's thread; what comes with the store is disconnected once the thread has ended.
+    fn start(
+        path: &Path,
+        schema: &'static str,
+    ) -> Result<(Arc<Self>, std::sync::mpsc::Receiver<()>), StoreError> {
         let connection = connect(path, schema)?;
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        let (alive, thread) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("weir-embedded".into())
-            .spawn(move || serve(connection, queue))
+            .spawn(move || {
+                serve(connection, queue);
+                drop(alive);
+            })
             .map_err(|e| StoreError::Sqlite(format!("no thread: {e}")))?;
-        Ok(Arc::new(Self {
+        let store = Arc::new(Self {
             commands,
             changes: watch::Sender::new(0),
-        }))
+        });
+        Ok((store, thread))
     }
 
     /// Runs `work` inside a transaction and returns after its commit. Once given, it is done even if the caller stops waiting.
