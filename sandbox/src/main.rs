@@ -27,9 +27,10 @@ struct Args {
     /// Who answers: `sqlite` runs T-SQL, `scenario FILE` plays a script (TOML, or JSON by its file name).
     #[arg(long, num_args = 1..=2, value_names = ["KIND", "FILE"], default_value = "sqlite")]
     backend: Vec<String>,
-    /// How connections are encrypted. With a certificate TDS 8.0 is taken in every mode but `none`.
-    #[arg(long, value_enum, default_value_t = Encryption::None)]
-    encryption: Encryption,
+    /// How connections are encrypted; if absent, `login-only` with a certificate and `none` without. With a certificate
+    /// TDS 8.0 is taken in every mode but `none`.
+    #[arg(long, value_enum)]
+    encryption: Option<Encryption>,
     /// Certificate chain (PEM). Without one a self-signed certificate for localhost and 127.0.0.1 is made and written
     /// to `tls/cert.pem` in the data directory, or to a private directory.
     #[arg(long, requires = "tls_key")]
@@ -49,6 +50,17 @@ struct Args {
     /// Its password. It is a trial's: visible to whoever lists processes.
     #[arg(long, default_value = "demo")]
     password: String,
+}
+
+impl Args {
+    fn encryption(&self) -> Encryption {
+        let or_else = if self.tls_cert.is_some() {
+            Encryption::LoginOnly
+        } else {
+            Encryption::None
+        };
+        self.encryption.unwrap_or(or_else)
+    }
 }
 
 /// Modes as they are named everywhere.
@@ -107,12 +119,13 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(files) = &files {
         println!("certificate {}", files.cert.display());
     }
+    let encryption = args.encryption().into();
     let config = Config {
         listen: args.listen,
         data_dir: args.data_dir,
         backend,
         tls: files,
-        encryption: args.encryption.into(),
+        encryption,
         mars: args.mars == Switch::On,
         packet_size: args.packet_size,
         logins: vec![Login {
@@ -151,7 +164,7 @@ fn tls_files(args: &Args) -> Result<(Option<TlsFiles>, Option<PathBuf>), Box<dyn
     if let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) {
         return Ok((Some(TlsFiles { cert, key }), None));
     }
-    if args.encryption == Encryption::None {
+    if args.encryption() == Encryption::None {
         return Ok((None, None));
     }
     if let Some(directory) = &args.data_dir {
