@@ -163,7 +163,7 @@ impl<'de> Deserialize<'de> for Amount {
     }
 }
 
-/// A wallet's currency (ISO 4217); the set of seed 003.
+/// A wallet's currency (ISO 4217).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the ISO 4217 codes")]
 pub enum Currency {

@@ -14,7 +14,7 @@ pub(crate) mod status {
     pub(crate) const RPC_IN_BATCH: u16 = 0x0080;
 }
 
-/// CurCmd values that servers were seen to send (facts §5.3).
+/// CurCmd values that servers were seen to send; the protocol leaves them open [MS-TDS 2.2.7.6].
 pub(crate) mod command {
     pub(crate) const NONE: u16 = 0xFD;
     pub(crate) const SELECT: u16 = 0xC1;
@@ -83,7 +83,7 @@ impl Message {
     }
 }
 
-/// The acknowledgement of an ATTENTION: a message of its own (facts §9).
+/// The acknowledgement of an ATTENTION: a message of its own [MS-TDS 2.2.1.7].
 pub(crate) fn attention_ack(version: TdsVersion) -> BytesMut {
     let mut tokens = TokenBuf::new(version);
     tokens.done_of(DoneKind::Done, status::ATTENTION, command::NONE, 0);

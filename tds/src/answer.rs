@@ -1,4 +1,4 @@
-//! What the gate itself says to a client: refusals, cuts, acknowledgements, and small result sets (facts §10).
+//! What the gate itself says to a client: refusals, cuts, acknowledgements, and small result sets [MS-TDS 2.2.7].
 //!
 //! Every answer ends with the DONE token that the request's kind calls for, never with COUNT (unless rows of ours stand
 //! before it), never with SRVERROR: drivers take that for a dead connection.
@@ -69,13 +69,14 @@ pub enum Stage {
 /// Why the gate says no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal<'a> {
-    /// Error number, 50000 or above: none that a driver retries (facts §13.3).
+    /// Error number, 50000 or above: none of SQL Server's own, which drivers' retry lists are made of.
     pub number: i32,
     /// Tells the case.
     pub state: u8,
     /// 16 keeps the connection; 20 and more end it. Below 11 is raised to 11.
     pub class: u8,
-    /// What happened and what to do, without socket vocabulary (facts trap 53).
+    /// What happened and what to do, without SQLSTATEs and socket numbers: SQLAlchemy looks for them in the text, and
+    /// takes the connection for dead.
     pub message: &'a str,
     /// Name the gate gives itself.
     pub server_name: &'a str,
@@ -108,10 +109,10 @@ pub fn refuse(out: &mut TokenBuf, refusal: &Refusal<'_>, kind: RequestKind, stag
     out.error(&refusal.text()).done_of(token, ERROR, cur_cmd, 0);
 }
 
-/// ERROR and DONE that deny a login; close after it (facts §10.6).
+/// ERROR and DONE that deny a login: a response without LOGINACK [MS-TDS 2.2.7.14]. Close after it.
 ///
 /// Before LOGINACK the two sides have no version yet: `out` must have one of the client's count width, which is 4 bytes
-/// if it asked for 7.1 or less or if the PRELOGIN answer said major 7 or 8 (facts §4.6).
+/// if it asked for 7.1 or less or if the PRELOGIN answer said major 7 or 8 [MS-TDS A<47>].
 pub fn deny_login(out: &mut TokenBuf, refusal: &Refusal<'_>) {
     out.error(&refusal.text()).done(ERROR, 0, 0);
 }
@@ -121,7 +122,7 @@ pub fn acknowledge_attention(out: &mut TokenBuf) {
     out.done(ATTENTION, NONE, 0);
 }
 
-/// Answers a request that the client threw away with IGNORE: one DONE, no ERROR token (facts trap 26).
+/// Answers a request that the client threw away with IGNORE: one DONE, no ERROR token [MS-TDS 2.2.1.7].
 pub fn acknowledge_ignored(out: &mut TokenBuf) {
     out.done(ERROR, 0, 0);
 }

@@ -1,4 +1,4 @@
-//! PRELOGIN [MS-TDS 2.2.6.5]: the option list, and what the two ENCRYPTION values mean together (facts §3).
+//! PRELOGIN [MS-TDS 2.2.6.5]: the option list, and what the two ENCRYPTION values mean together.
 
 use bytes::{BufMut, BytesMut};
 
@@ -293,7 +293,7 @@ pub enum EncryptionPolicy {
 pub enum TlsScope {
     /// Nothing, the login in clear included.
     None,
-    /// The first packet of LOGIN7 only (facts §2.5).
+    /// The first packet of LOGIN7 only [MS-TDS 3.2.5.3].
     LoginOnly,
     /// Everything after PRELOGIN.
     All,
@@ -311,7 +311,7 @@ pub struct Negotiated {
 /// What a server with `policy` answers to a client's ENCRYPTION [MS-TDS 2.2.6.5], and what follows.
 ///
 /// A client that sent no ENCRYPTION (7.0, or a 7.1 client without it) counts as NOT_SUP. Never answers ON to OFF:
-/// SqlClient then starts no TLS at all and both sides wait (facts §14, trap 56).
+/// SqlClient then starts no TLS at all (so its source has it) and both sides wait.
 #[must_use]
 pub fn negotiate(client: Option<EncryptionOption>, policy: EncryptionPolicy) -> Negotiated {
     use Encryption as E;
@@ -332,7 +332,7 @@ pub fn negotiate(client: Option<EncryptionOption>, policy: EncryptionPolicy) -> 
 }
 
 /// What a TDS 8.0 server answers: TLS is there already, both sides ignore the value [MS-TDS 2.2.6.5]. Drivers that look
-/// all the same accept what they sent, or ON for a demand (facts §3.2).
+/// all the same accept what they sent, or ON for a demand.
 #[must_use]
 pub fn strict_answer(client: Option<EncryptionOption>) -> Encryption {
     match client.map_or(Encryption::NotSup, |option| option.mode) {
@@ -341,7 +341,7 @@ pub fn strict_answer(client: Option<EncryptionOption>) -> Encryption {
     }
 }
 
-/// What a TDS 7 client that sent `asked` does with a server's answer (facts §3.2, second table). `None`: it must close.
+/// What a TDS 7 client that sent `asked` does with a server's answer [MS-TDS 2.2.6.5, 3.2.5.3]. `None`: it must close.
 #[must_use]
 pub fn accept(asked: Encryption, answer: Option<EncryptionOption>) -> Option<TlsScope> {
     use Encryption as E;

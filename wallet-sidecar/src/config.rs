@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_servers::ServerUrl;
 
-/// Port of the REST interface (seed 003 §1).
+/// Port of the REST interface.
 pub const REST_PORT: u16 = 3003;
 /// Port of the gRPC interface.
 pub const GRPC_PORT: u16 = 3004;

@@ -1,4 +1,4 @@
-//! The wallet's read side over REST (seed 003 §4.2): what its projection shows, for reconciliation.
+//! The wallet's read side over REST: what its projection shows, for reconciliation.
 
 use std::time::Duration;
 

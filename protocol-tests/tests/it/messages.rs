@@ -6,7 +6,7 @@ use weir_tds::framer::{Frame, Framer};
 use weir_tds::message::{MessageBuf, write_message};
 use weir_tds::packet::{HEADER_LEN, PACKET_SIZE_MAX, PacketHeader, PacketStatus, PacketType};
 
-/// The specification's own example of this name has a byte too many for its Length (facts trap 52).
+/// The specification's own example of this name has a byte too many for its Length [MS-TDS 4.17].
 pub(crate) const BROKEN_EXAMPLE: &str = "spec-4.17-featureextack-sessionrecovery";
 
 /// A message of a vector.

@@ -1,8 +1,8 @@
-//! What the gate says when it refuses: one number per case, none that a driver retries (facts 13.3).
+//! What the gate says when it refuses: one number per case, none that the drivers' own retry lists hold.
 
 use weir_contracts::ids::AccountId;
 
-/// Class of every refusal: "the user can correct it"; 17 would be retried by some drivers (facts 13.1).
+/// Class of every refusal: "the user can correct it" [MS-TDS 2.2.7.10]. 17 is transient to r2dbc-mssql, and is retried.
 pub const CLASS: u8 = 16;
 /// Class when the connection cannot go on.
 pub const CLASS_FATAL: u8 = 20;

@@ -167,7 +167,7 @@ fn judge_call(call: &Call<'_>, reader: &mut RpcReader<'_>) -> Result<Verdict, Wi
     })
 }
 
-/// An empty batch under the headers of another request: carries its reset bit upstream (facts 10.6).
+/// An empty batch under the headers of another request: carries its reset bit [MS-TDS 2.2.3.1.2] upstream.
 #[must_use]
 pub fn empty_batch(body: &[u8], version: TdsVersion) -> Bytes {
     let options = RequestOptions::new(version);

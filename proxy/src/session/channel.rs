@@ -339,7 +339,8 @@ impl Handshake {
     }
 }
 
-/// Takes the body of a handshake packet, 0x12 or from some servers 0x04, if it is whole (facts 2.3).
+/// Takes the body of a handshake packet if it is whole: 0x12 [MS-TDS 2.2.6.5], or 0x04 as some servers answer
+/// (go-mssqldb's issue 174 has one).
 fn unwrap_packet(raw: &mut BytesMut) -> Result<Option<BytesMut>, LegError> {
     if raw.first().is_some_and(|kind| !matches!(kind, 0x12 | 0x04)) {
         return Err(LegError::NotAHandshake);

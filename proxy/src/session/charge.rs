@@ -52,7 +52,7 @@ impl Relay {
 
     /// Reads the client's front packet once: what it brings in, or why it cannot be read. Clears fNoMetaData on the way,
     /// in place: without COLMETADATA the rows of a call could not be walked, and a client that has the metadata already
-    /// reads it again without harm (facts 5.4).
+    /// reads it again without harm: it takes what it kept only where the count is 0xFFFF [MS-TDS 2.2.7.4].
     pub(super) fn read_packet(
         &mut self,
         header: &PacketHeader,

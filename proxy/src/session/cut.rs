@@ -1,4 +1,4 @@
-//! Ending a response at a row boundary, with the connection usable afterwards (facts 10.3).
+//! Ending a response at a row boundary, with the connection usable afterwards [MS-TDS 2.2.1.7].
 //!
 //! Stop at the row; cancel at the server; read both of its messages, keeping what the client's state depends on; only
 //! then send that, ERROR and the final DONE, with EOM on the packet that ends in DONE.
@@ -107,7 +107,7 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Result<u8, SessionEnd> {
         if !uploaded {
-            // ATTENTION is legal only behind a whole request: the rest of it is ignored instead (facts 9.3).
+            // ATTENTION is legal only behind a whole request: the rest of it is ignored instead [MS-TDS 2.2.1.7].
             if let Upload::Forward(kind) = self.upload {
                 self.upload = Upload::Skip(kind);
                 self.recut = None;

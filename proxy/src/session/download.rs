@@ -580,7 +580,8 @@ fn see(step: &Step<'_>, version: weir_tds::version::TdsVersion) -> Result<Seen, 
     })
 }
 
-/// DONE counts are a cross-check, never the measure: rows are ROW and NBCROW tokens (facts 5.3).
+/// DONE counts are a cross-check, never the measure: they may be left out, and count rows changed as well as rows sent
+/// [MS-TDS 2.2.7.6]. Rows are ROW and NBCROW tokens.
 fn note_count(done: &Done, set_began_at: Option<u64>, rows: u64, meter: &mut Meter) {
     match (done.count(), set_began_at) {
         (Some(count), Some(began)) => meter.drift |= count != rows - began,

@@ -12,7 +12,7 @@ pub const ALPN_TDS8: &[u8] = b"tds/8.0";
 /// The clients' leg.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    /// For handshakes inside PRELOGIN packets: TLS 1.2 (facts 2.2).
+    /// For handshakes inside PRELOGIN packets: TLS 1.2 only (`tls.rs` says why).
     pub tds7: Arc<ServerConfig>,
     /// For TDS 8.0: TLS 1.2 or 1.3, [`ALPN_TDS8`].
     pub tds8: Arc<ServerConfig>,

@@ -1,7 +1,7 @@
 //! The login, both legs: PRELOGIN → TLS → LOGIN7 → tenant → server's PRELOGIN → TLS → LOGIN7 → login response.
 //!
 //! Nothing reaches the server before a valid LOGIN7 of a known tenant. What would lead a client around the gate is
-//! refused or not offered: session recovery, DNS caching, routing, the mirroring partner (facts 12).
+//! refused or not offered: session recovery, DNS caching, routing, the mirroring partner [MS-TDS 2.2.6.4, 2.2.7.9].
 
 use std::{sync::Arc, time::Instant};
 
@@ -215,14 +215,15 @@ impl Session {
         match self.client.plain().first() {
             None => return Ok(false),
             Some(0x12) => {}
-            // LOGIN7 without PRELOGIN: clients of before 7.1, jTDS (facts 2.1).
+            // LOGIN7 without PRELOGIN: clients of before 7.1, jTDS. Servers take it, though they need not
+            // [MS-TDS 3.3.5.1].
             Some(0x10) => {
                 if let Some(login) = self.login() {
                     login.stage = Stage::ExpectLogin7;
                 }
                 return Ok(true);
             }
-            // TDS 8.0: TLS first, all the rest inside it (facts 2.1).
+            // TDS 8.0: TLS first, all the rest inside it [MS-TDS 1.7].
             Some(0x16) if !self.client.is_strict() => {
                 self.start_client_tls(None)?;
                 return Ok(true);

@@ -1,4 +1,4 @@
-//! LOGIN7 at the gate: what no tenant may ask for, and what stands in the LOGIN7 that the server gets (facts 4.7).
+//! LOGIN7 at the gate: what no tenant may ask for, and what stands in the LOGIN7 that the server gets [MS-TDS 2.2.6.4].
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     gate::Cause,
 };
 
-/// Features that may pass: each keeps the stream walkable, and none tells the client another address (facts 4.4).
+/// Features that may pass: each keeps the stream walkable, and none tells the client another address [MS-TDS 2.2.6.4].
 const FEATURES_PASSED: &[u8] = &[
     feature::FED_AUTH,
     feature::COLUMN_ENCRYPTION,
@@ -123,7 +123,7 @@ impl Rewrite<'_> {
         login.features.retain(|f| FEATURES_PASSED.contains(&f.id));
         for f in &mut login.features {
             match f.id {
-                // Version 2 and 3 put an unmarked enclave package into every request (facts 8.2).
+                // Version 2 and 3 put an unmarked enclave package into every request [MS-TDS 2.2.6.6, 2.2.6.7].
                 feature::COLUMN_ENCRYPTION => f.data = vec![1],
                 feature::FED_AUTH => security::echo(&mut f.data, self.fed_auth_required),
                 _ => {}

@@ -192,7 +192,7 @@ impl Reading {
         self.kept.extend_from_slice(out.as_bytes());
     }
 
-    /// Passes on the acknowledgements of what was asked for; a client must close on any other (facts 4.3).
+    /// Passes on the acknowledgements of what was asked for; a client must close on any other [MS-TDS 2.2.7.11].
     fn features(&mut self, bytes: &[u8], asked: &[u8]) -> Result<(), Cause> {
         let ack = FeatureExtAck::parse(bytes)
             .map_err(|e| Cause::Upstream(format!("its login response is broken: {e}")))?;

@@ -5,10 +5,11 @@
 
 use weir_tds::packet::{DEFAULT_PACKET_SIZE, PACKET_SIZE_MAX, PACKET_SIZE_MIN};
 
-/// Largest packet on a leg that is encrypted to the end: one TLS record holds it whole (facts 2.4).
+/// Largest packet on a leg that is encrypted to the end: one TLS record, of 16 384 bytes at most (RFC 5246, 6.2.1), holds
+/// it whole. Servers close where a packet spans records, SqlClient and JDBC fail above this size.
 pub(super) const ENCRYPTED_PACKET_MAX: u16 = 16383;
 
-/// The same where an SMP header stands before it in the record (facts 11).
+/// The same where an SMP header of 16 bytes stands before it in the record [MC-SMP 2.2.1].
 pub(super) const ENCRYPTED_MARS_PACKET_MAX: u16 = 16368;
 
 /// What decides on the sizes of one session.

@@ -454,7 +454,7 @@ impl Relay {
     }
 
     /// True if the gate's own end can stand where the walker is: not inside a row, and not behind the final DONE, which
-    /// many drivers take for the end (facts 10.1).
+    /// SqlClient, go-mssqldb, FreeTDS and tiberius take for the end of the response [MS-TDS 2.2.7.6].
     pub(super) fn can_cut(&self, cx: &Context<'_>) -> bool {
         let ended = matches!(cx.server.peek_packet(), Ok(Some(header))
             if header.status.is_eom() && self.walked >= header.body_len());

@@ -1,7 +1,8 @@
 //! Messages cut anew where the packet sizes of the two legs differ; where they agree, packets pass as they came.
 //!
-//! Type kept, length derived, EOM on the last piece only, reset bits on the first only (facts 1.5). Towards the server
-//! every packet but the last is exactly as large as agreed: from 7.3 on a shorter one ends the connection [MS-TDS 2.2.3].
+//! Type kept, length derived, EOM on the last piece only, reset bits on the first only [MS-TDS 2.2.3.1.2]. Towards the
+//! server every packet but the last is exactly as large as agreed: from 7.3 on a shorter one ends the connection
+//! [MS-TDS 2.2.3].
 //! Towards the client packets may be shorter, so nothing is held back there. A stream either way: at most a packet waits.
 
 use bytes::{Bytes, BytesMut};
@@ -45,7 +46,8 @@ impl Relay {
         if last {
             self.recut = None;
         }
-        // One by one: each packet is one TLS record where the leg is encrypted (facts 2.4).
+        // One by one: each packet is one TLS record where the leg is encrypted. Servers close on a packet that is cut
+        // over records (tedious' issue 932, SqlClient's 2141, go-mssqldb's 166).
         while let Some(header) = PacketHeader::parse(&ready).map_err(ours)? {
             let packet = ready.split_to(usize::from(header.length).min(ready.len()));
             cx.server.send(packet.freeze())?;

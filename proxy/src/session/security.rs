@@ -1,7 +1,7 @@
 //! Integrated (SSPI) and federated logins, relayed: the server asks, the client answers, the gate bounds and checks.
 //!
 //! The gate cannot read these tokens and need not. What a gate in the middle cannot do is said with its reason: extended
-//! protection binds a token to the client's own TLS channel (facts 2.6); a token is for one server, so an integrated login
+//! protection binds a token to the client's own TLS channel (RFC 5929); a token is for one server, so an integrated login
 //! cannot be routed.
 
 use weir_tds::{
@@ -28,7 +28,7 @@ pub(super) const ROUNDS_MAX: u8 = 8;
 /// Most bytes of one answer. Kerberos tickets reach 64 KiB where a user is in many groups (MaxTokenSize is 65 535).
 pub(super) const ANSWER_MAX: usize = 128 * 1024 - 1;
 
-/// Library of a FEDAUTH request: options >> 1 (facts 4.4).
+/// Library of a FEDAUTH request, in the upper seven bits of its options [MS-TDS 2.2.6.4].
 const SECURITY_TOKEN: u8 = 1;
 /// The client fetches the token itself, with what FEDAUTHINFO tells it.
 const ADAL: u8 = 2;
@@ -125,7 +125,7 @@ pub(super) fn refusal(login: &Login7, encrypted: bool, auth: &AuthSettings) -> O
     } else if !matches!(library, Some(SECURITY_TOKEN | ADAL)) {
         "this kind of federated authentication is bound to a nonce of the server and cannot pass a gateway: use an access token"
     } else if !encrypted {
-        // Only the first packet of a login-only LOGIN7 is encrypted: the token would travel in clear (facts 2.5).
+        // Only the first packet of a login-only LOGIN7 is encrypted: the token would travel in clear [MS-TDS 3.2.5.3].
         "a federated login carries its token beyond the first packet: it needs a connection that is encrypted to the end \
          (Encrypt=yes in the connection string)"
     } else {

@@ -71,7 +71,7 @@ pub(super) fn login_denial(version: TdsVersion, refused: &Refused, server: &str)
     tokens(version, |out| answer::deny_login(out, &refusal))
 }
 
-/// What a server says to a request that was cancelled: no ERROR token (facts 9.1).
+/// What a server says to a request that was cancelled: no ERROR token (vector real-sql2025-attention-active-response).
 pub(super) fn cancelled(version: TdsVersion) -> Bytes {
     tokens(version, answer::acknowledge_ignored)
 }

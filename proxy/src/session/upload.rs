@@ -141,7 +141,7 @@ impl Relay {
                 if !last {
                     self.upload = Upload::Drop { kind, answer };
                 } else if header.status.contains(PacketStatus::IGNORE) {
-                    // The client itself threw it away: it waits for one DONE without an ERROR (facts trap 26).
+                    // The client itself threw it away: it waits for one DONE without an ERROR [MS-TDS 2.2.1.7].
                     let tokens = tokens::cancelled(self.options.version);
                     self.answer(Refusal { tokens, ..answer }, cx)?;
                 } else {
@@ -401,7 +401,7 @@ impl Relay {
     }
 
     /// Gives the gate's own answer. A reset bit of the refused request goes upstream in an empty batch first, and what
-    /// the server says to it (ENVCHANGE 18 and what it restored) stands before the answer (facts 10.6).
+    /// the server says to it (ENVCHANGE 18 and what it restored) stands before the answer [MS-TDS 2.2.7.9].
     fn answer(&mut self, answer: Refusal, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         self.upload = Upload::Idle;
         let Some((status, batch)) = answer.reset else {
@@ -475,8 +475,8 @@ impl Relay {
         self.send_attention(cx)
     }
 
-    /// Not by the book (facts 9.1), but SqlClient cancels a bulk copy so: its message ends here, without EOM. The server gets
-    /// the end that the book has, IGNORE; the client gets the two messages that it waits for.
+    /// Not by the book [MS-TDS 2.2.1.7], but SqlClient cancels a bulk copy so: its message ends here, without EOM. The
+    /// server gets the end that the book has, IGNORE; the client gets the two messages that it waits for.
     fn cancel_upload(&mut self, upload: Upload, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
         match upload {
             Upload::Idle => return Ok(()),

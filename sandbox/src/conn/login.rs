@@ -19,9 +19,9 @@ use crate::tokens::{Message, command, status};
 
 /// Product version that PRELOGIN and LOGINACK tell: SQL Server 2022, so that drivers take 8-byte counts.
 const PRODUCT: [u8; 4] = [16, 0, 0x0F, 0xA6];
-/// With TLS a packet must fit one record (facts §1.4).
+/// With TLS a packet must fit one record of 16 384 bytes (RFC 5246, 6.2.1): SqlClient and JDBC fail above this size.
 const PACKET_SIZE_MAX_TLS: u16 = 16383;
-/// The same with SMP's header inside the record (facts §11).
+/// The same with SMP's header inside the record [MC-SMP 2.2.1].
 const PACKET_SIZE_MAX_TLS_MARS: u16 = PACKET_SIZE_MAX_TLS - 15;
 /// First byte of a TLS ClientHello.
 const TLS_FIRST_BYTE: u8 = 0x16;
@@ -137,7 +137,7 @@ async fn begin(transport: &mut Transport, spid: u16, shared: &Shared) -> Result<
         let mars = exchange_prelogin(transport, spid, shared, true).await?;
         return Ok(Begun { strict: true, mars });
     }
-    // 7.0 and 7.1 clients may begin with LOGIN7 in clear (facts §2.1).
+    // 7.0 and 7.1 clients may begin with LOGIN7 in clear; servers take it, though they need not [MS-TDS 3.3.5.1].
     let bare_login = first == PacketType::Login7.byte();
     match policy {
         EncryptionPolicy::Strict => return Err(ConnError::Refused),
@@ -310,7 +310,7 @@ struct Behind<'a> {
     tokens: &'a [u8],
 }
 
-/// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (facts §4.5).
+/// SQL Server's order: 1, 5701, 7, 2, 5703, LOGINACK, 4, FEATUREEXTACK, DONE (vector real-sql2025-login-response-tokens).
 fn answer(tokens: &mut TokenBuf, login7: &Login7, info: &LoginInfo, config: &Config, extra: &Behind<'_>) {
     let server = &config.server_name;
     tokens.env_database(&info.database, "master");

@@ -50,7 +50,7 @@ impl TlsSetup {
                 .with_no_client_auth()
                 .with_single_cert(chain.clone(), key.clone_key())
         };
-        // 1.3 has no room in the wrapped handshake (facts §2.2).
+        // What 1.3 sends after the handshake (RFC 8446, 4.6) has no room in the wrapped one.
         let wrapped = build(&[&rustls::version::TLS12])?;
         let mut strict = build(&[&rustls::version::TLS12, &rustls::version::TLS13])?;
         strict.alpn_protocols = vec![ALPN.to_vec()];

@@ -123,7 +123,8 @@ impl<'r> Answer<'r> {
         self.reply.finish()
     }
 
-    /// Ends the message of a cancelled request: DONE(ERROR) without an ERROR token (facts §9.1).
+    /// Ends the message of a cancelled request: DONE(ERROR) without an ERROR token, as SQL Server does (vector
+    /// real-sql2025-attention-active-response).
     pub(crate) fn finish_cancelled(mut self) -> Result<(), Stopped> {
         self.pending = None;
         self.tokens.done(status::ERROR, command::NONE, 0);

@@ -197,7 +197,7 @@ impl Connection {
         Ok(())
     }
 
-    /// RESETCONNECTION: back to the state after login; the isolation level would stay (facts §1.3).
+    /// RESETCONNECTION: back to the state after login; the isolation level would stay [MS-TDS 2.2.3.1.2].
     fn reset(&mut self, keep_transaction: bool, answer: &mut Answer<'_>) {
         answer.tokens().env_reset_ack();
         if !keep_transaction && self.facts.transactions > 0 {

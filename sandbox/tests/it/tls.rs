@@ -121,7 +121,7 @@ type Cell = Option<Encryption>;
 async fn every_client_mode_meets_every_server_mode() {
     use Encryption::{NotSup, Off, On, Req};
     use EncryptionPolicy as P;
-    // Answers to a client that is none, login-only, on, required, strict (facts §3.2).
+    // Answers to a client that is none, login-only, on, required, strict [MS-TDS 2.2.6.5].
     let table: [(P, [Cell; 5]); 5] = [
         (P::None, [Some(NotSup), Some(NotSup), None, None, None]),
         (

@@ -139,7 +139,8 @@ pub enum ColumnType {
         /// Dimension type; 0 = float32.
         element: u8,
     },
-    /// 0x2F. Sources disagree whether a collation follows the length (facts §6.2, note 1), so it is optional.
+    /// 0x2F. [MS-TDS 2.2.5.6], go-mssqldb and FreeTDS have no collation behind the length, SqlClient reads one: so it
+    /// is optional.
     LegacyChar(u8, Option<Collation>),
     /// 0x27.
     LegacyVarChar(u8, Option<Collation>),

@@ -13,7 +13,8 @@ const ERROR: u8 = 0xAA;
 const INFO: u8 = 0xAB;
 const RETURNVALUE: u8 = 0xAC;
 
-/// Most UTF-16 units of a message text: SQL Server's own limit is 2 047 and the token's length is a u16 (facts §5.6).
+/// Most UTF-16 units of a message text: SQL Server's own limit is 2 047, and the token counts bytes in a u16
+/// [MS-TDS 2.2.7.10].
 pub const TEXT_UNITS_MAX: usize = 2000;
 
 /// Which token of the DONE family.

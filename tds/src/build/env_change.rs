@@ -107,7 +107,7 @@ impl TokenBuf {
         self.env_text(13, partner, "")
     }
 
-    /// Type 15: promoted to a distributed transaction. Its Length says 1; what follows lies outside (facts trap 9).
+    /// Type 15: promoted to a distributed transaction. Its Length says 1; what follows lies outside [MS-TDS 2.2.7.9].
     pub fn env_promote(&mut self, token: &[u8]) -> &mut Self {
         self.out.put_slice(&[ENVCHANGE, 1, 0, 15]);
         self.out

@@ -102,7 +102,7 @@ impl TokenBuf {
     }
 
     /// COLMETADATA as a client writes it at the head of a bulk load: the table of a TEXT, NTEXT or IMAGE column is one
-    /// string in every version (facts §8.6).
+    /// string in every version (so SqlClient and FreeTDS write it; [MS-TDS 2.2.6.1] does not say).
     ///
     /// # Errors
     /// 65 535 columns or more.

@@ -9,7 +9,7 @@ use crate::version::TdsVersion;
 /// Max length that SQL Server states for sql_variant.
 const VARIANT_MAX: u32 = 8009;
 
-/// How a value is framed in a row (facts §6.1).
+/// How a value is framed in a row [MS-TDS 2.2.5.4].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// No length, never null.

@@ -218,7 +218,7 @@ pub(super) fn put_plp_chunk(out: &mut BytesMut, chunk: &[u8]) {
     }
 }
 
-/// End of a PLP value; also of one with a known total (facts §7).
+/// End of a PLP value; also of one with a known total [MS-TDS 2.2.5.2.3].
 pub(super) fn end_plp(out: &mut BytesMut) {
     out.put_u32_le(0);
 }

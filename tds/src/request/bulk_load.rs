@@ -1,7 +1,7 @@
 //! Bulk load [MS-TDS 2.2.6.1]: counts the rows a client uploads, at any split, in constant memory.
 //!
 //! The stream is a server's (COLMETADATA, ROW*, DONE) with three differences: the table of a TEXT column is one string,
-//! there is no NBCROW, and nothing else may stand in it (facts §8.6).
+//! there is no NBCROW, and nothing else may stand in it. The string is what SqlClient and FreeTDS write.
 
 use crate::col_metadata::{NO_METADATA, Origin, read_cek_entry, read_column};
 use crate::error::{WireError, WireErrorKind};

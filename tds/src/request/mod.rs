@@ -20,7 +20,8 @@ pub struct RequestOptions {
     /// The version of LOGINACK.
     pub version: TdsVersion,
     /// COLUMNENCRYPTION was acknowledged with version 2 or more: every batch and every RPC then carries a u16-counted
-    /// enclave package, though mostly an empty one (facts §8.2).
+    /// enclave package, though mostly an empty one. So SqlClient and JDBC write it; [MS-TDS 2.2.6.6, 2.2.6.7] count it
+    /// by a u32.
     pub enclave: bool,
 }
 

@@ -108,7 +108,7 @@ impl ProcId {
             .map_or("", |(_, name)| name)
     }
 
-    /// Which parameter holds SQL text, from 0 (facts §8.3).
+    /// Which parameter holds SQL text, from 0: as the procedures are documented [MS-TDS 2.2.6.6].
     #[must_use]
     pub const fn text_parameter(self) -> Option<usize> {
         match self {
@@ -344,7 +344,7 @@ impl<'a> RpcReader<'a> {
     }
 }
 
-/// 0x80 separates before 7.2; from then on it is the length of a name (facts §8.3).
+/// 0x80 separates before 7.2; from then on it is the length of a name [MS-TDS 2.2.6.6].
 pub(super) const fn separator(byte: u8, version: TdsVersion) -> Option<Separator> {
     let old = matches!(
         version,

@@ -2,7 +2,7 @@
 //! memory. For requests that are not held whole; [`rpc`](super::rpc) reads those that are.
 //!
 //! Why the flag is cleared: a server of 2014 or before then leaves the metadata out, and rows without it cannot be
-//! counted; a client that gets metadata it did not want reads it all the same (facts §5.4).
+//! counted; a client that gets metadata it did not want reads it all the same (so SqlClient's source has it).
 
 use super::RequestOptions;
 use super::parameter::{self, read_cipher_info};

@@ -9,7 +9,7 @@ use super::{
     state::Status,
 };
 
-/// Longest reference, reference type, key or reason, in bytes (seed 003 §3.2: `reference_id VARCHAR(100)`; charge ids are longer).
+/// Longest reference, reference type, key or reason, in bytes: a charge's id is a reference.
 pub const REFERENCE_BYTES_MAX: usize = 200;
 /// Longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 1000;

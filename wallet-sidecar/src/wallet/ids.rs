@@ -13,7 +13,7 @@ pub const USER_ID_BYTES_MAX: usize = 100;
 /// Longest hold id, in bytes (a lease id has at most 64).
 pub const HOLD_ID_BYTES_MAX: usize = 128;
 
-/// A wallet: made of its user's id, since each user has one (seed 003 §3.2, `idx_wallets_user_id`).
+/// A wallet: made of its user's id, since each user has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WalletId(pub Uuid);
 

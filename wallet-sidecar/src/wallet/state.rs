@@ -12,7 +12,7 @@ use weir_contracts::{
 use super::ids::{HoldId, UserId, WalletId};
 use crate::ledger::hold::Hold;
 
-/// Whether a wallet may be used (seed 003 §3.2).
+/// Whether a wallet may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
@@ -25,7 +25,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As seed 003 spells it.
+    /// As the REST interface and the events spell it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

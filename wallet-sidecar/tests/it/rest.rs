@@ -1,4 +1,4 @@
-//! The REST face (seed 003 §4.1, §4.2): round trips, pages, keys, refusals with their fault, limits, readiness.
+//! The REST face: round trips, pages, keys, refusals with their fault, limits, readiness.
 
 use serde_json::{Value, json};
 

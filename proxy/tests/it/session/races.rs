@@ -1,4 +1,4 @@
-//! Every order in which a client, a server, billing and the gate can act on one request, tried (facts 9.3).
+//! Every order in which a client, a server, billing and the gate can act on one request, tried [MS-TDS 2.2.1.7, 3.3.5.9].
 //!
 //! The client sends requests, ATTENTIONs and the rest of an upload; the server is a model of SQL Server: one answer to each
 //! whole message, an answer that is broken off ends in DONE with ERROR, and each ATTENTION has an acknowledgement of its

@@ -225,7 +225,7 @@ fn play(
     let mut bench = Bench::with(identity.gate(clients, upstream), 100 * ROW);
     let (mut client, mut server) = (Peer::client(), Peer::server());
     if server_set == Set::Required {
-        // As servers before TDS 7.2 and some gateways do (facts 2.3).
+        // As some servers do (go-mssqldb's issue 174 has one).
         server.wraps_in = PacketType::TabularResult;
     }
     let asked = client_set.asks();

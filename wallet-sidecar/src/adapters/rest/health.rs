@@ -1,4 +1,4 @@
-//! `/health`: the process answers. `/ready`: it can do its work (seed 003 §10.1). `/metrics`: counters in the Prometheus text format.
+//! `/health`: the process answers. `/ready`: it can do its work. `/metrics`: counters in the Prometheus text format.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The REST face of the wallets (seed 003 §4.1, §4.2), with `/health`, `/ready` and `/metrics`.
+//! The REST face of the wallets, with `/health`, `/ready` and `/metrics`.
 
 mod error;
 mod health;

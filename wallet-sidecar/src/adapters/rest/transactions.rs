@@ -1,4 +1,4 @@
-//! Transactions (seed 003 §4.2) and top-ups.
+//! Transactions and top-ups.
 
 use axum::{
     Json,
@@ -27,9 +27,9 @@ use crate::{
 const PAGE_ROWS: u32 = 20;
 /// Last page that can be asked for: further back, narrow the dates.
 const PAGES_MAX: u32 = 100_000;
-/// Types of a transaction (seed 003 §3.2, `valid_type`).
+/// Types of a transaction.
 const TYPES: [&str; 4] = ["CREDIT", "DEBIT", "TRANSFER_IN", "TRANSFER_OUT"];
-/// States of a transaction (seed 003 §3.2, `valid_status`).
+/// States of a transaction.
 const STATUSES: [&str; 4] = ["PENDING", "COMPLETED", "FAILED", "CANCELLED"];
 
 #[derive(Deserialize)]

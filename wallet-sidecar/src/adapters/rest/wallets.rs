@@ -1,4 +1,4 @@
-//! Wallet management (seed 003 §4.1).
+//! Wallets: made, looked at, frozen, closed.
 
 use axum::{
     Json,
@@ -21,7 +21,7 @@ use crate::{
     writer::CommandError,
 };
 
-/// A wallet as the seed shows it, with what this ledger knows besides.
+/// A wallet, with what is held of it and owed on it.
 #[derive(Debug, Serialize)]
 pub(super) struct WalletBody {
     wallet_id: String,
@@ -89,7 +89,6 @@ pub(super) async fn create(
     let wallet = WalletId::of_user(&user);
     let command = Command::Create {
         user,
-        // Seed 003 §3.2: `currency … DEFAULT 'USD'`, `balance … DEFAULT 0.00`.
         currency: create
             .currency
             .map_or(Ok(Currency::USD), |text| parsed("currency", &text))?,

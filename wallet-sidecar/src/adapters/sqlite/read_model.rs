@@ -12,7 +12,7 @@ use crate::ports::{
     read_model::{Applied, Change, Filter, PAGE_ROWS_MAX, Page, ReadModel},
 };
 
-/// Documents are kept as JSON beside the columns that queries need (seed 003 §3.2 indexes).
+/// Documents are kept as JSON beside the columns that queries need.
 const SCHEMA: &[&str] = &[
     "
 CREATE TABLE wallets (
