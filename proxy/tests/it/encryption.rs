@@ -1,16 +1,9 @@
 //! Encryption on real sockets: the 25 bridges between a driver and the sandbox, certificates that are renewed or refused.
 
-use std::{net::SocketAddr, path::Path, pin::Pin};
+use std::{net::SocketAddr, path::Path};
 
-use futures_util::{Stream, StreamExt};
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
-use tonic::{Request, Response, Status, transport::Server};
-use weir_contracts::proto::billing::{
-    self as wire, Notice,
-    gate_server::{Gate, GateServer},
-    lease_reply, resolve_tenant_reply,
-};
 use weir_proxy::{
     Config, Running,
     config::{ClientEncryption, UpstreamEncryption},
@@ -19,80 +12,10 @@ use weir_sandbox::{EncryptionPolicy, TlsFiles};
 use weir_tds::{prelogin::Encryption, token::ServerMessage, token::TokenKind, version::TdsVersion};
 
 use crate::{
+    generous_billing,
     session::tokens_of,
     tls_client::{Connected, Driver},
 };
-
-/// A billing that gives whatever is asked for.
-struct Generous;
-
-fn terms() -> wire::Terms {
-    wire::Terms {
-        account: "demo".into(),
-        currency: "USD".into(),
-        mode: wire::Mode::Enforce.into(),
-        cut: wire::Cut::AtRow.into(),
-        tariff: Some(wire::Tariff {
-            version: "demo@1".into(),
-            per_row_nanos: 1,
-            ..wire::Tariff::default()
-        }),
-        row_credit_bytes: 1 << 20,
-    }
-}
-
-#[tonic::async_trait]
-impl Gate for Generous {
-    async fn register(
-        &self,
-        _: Request<wire::RegisterRequest>,
-    ) -> Result<Response<wire::RegisterReply>, Status> {
-        Ok(Response::new(wire::RegisterReply {}))
-    }
-
-    async fn resolve_tenant(
-        &self,
-        _: Request<wire::ResolveTenantRequest>,
-    ) -> Result<Response<wire::ResolveTenantReply>, Status> {
-        Ok(Response::new(wire::ResolveTenantReply {
-            outcome: Some(resolve_tenant_reply::Outcome::Terms(terms())),
-        }))
-    }
-
-    async fn lease(&self, r: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
-        let ask = r.into_inner();
-        Ok(Response::new(wire::LeaseReply {
-            outcome: Some(lease_reply::Outcome::Grant(wire::Grant {
-                lease_id: ask.lease_id,
-                granted_total_nanos: ask.known_grant_nanos + ask.want_nanos,
-                terms: Some(terms()),
-                valid_ms: 60_000,
-            })),
-        }))
-    }
-
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<Notice, Status>> + Send>>;
-
-    async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(futures_util::stream::pending().boxed()))
-    }
-
-    async fn report_closed(
-        &self,
-        _: Request<wire::CloseReport>,
-    ) -> Result<Response<wire::CloseReportReply>, Status> {
-        Ok(Response::new(wire::CloseReportReply {}))
-    }
-}
-
-async fn billing() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let server = Server::builder().add_service(GateServer::new(Generous));
-    tokio::spawn(server.serve_with_incoming(incoming));
-    address
-}
 
 /// A directory with a certificate for some host.
 struct Files {
@@ -144,7 +67,7 @@ impl Files {
             upstream: format!("localhost:{}", upstream.port()),
             data_dir: dir.path().join("journal"),
             outbox_path: dir.path().join("outbox.db"),
-            billing_url: format!("http://{}", billing().await),
+            billing_url: format!("http://{}", generous_billing::serve().await),
             token: "t".to_owned().into(),
             client_encryption: ClientEncryption::Offered,
             tls_cert: Some(self.path("cert.pem")),

@@ -8,6 +8,7 @@ mod encryption;
 mod fake_billing;
 mod front_door;
 mod full_disk;
+mod generous_billing;
 mod journal;
 mod killed;
 mod mars_sockets;

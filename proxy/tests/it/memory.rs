@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    pin::Pin,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -12,16 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-};
-use tonic::{Request, Response, Status, transport::Server};
-use weir_contracts::proto::billing::{
-    self as wire, Notice,
-    gate_server::{Gate, GateServer},
-    lease_reply, resolve_tenant_reply,
 };
 use weir_proxy::config::{ClientEncryption, Config, UpstreamEncryption};
 use weir_tds::{
@@ -31,6 +23,7 @@ use weir_tds::{
     prelogin::{Encryption, Prelogin},
 };
 
+use crate::generous_billing;
 use crate::session::bench::{V, batch, login7, message, prelogin};
 use crate::session::login::error_in;
 
@@ -72,66 +65,6 @@ fn child() {
         std::io::stdout().flush().unwrap();
         std::future::pending::<()>().await;
     });
-}
-
-/// Billing that grants what it is asked for.
-struct Generous;
-
-fn terms() -> wire::Terms {
-    wire::Terms {
-        account: "acme".into(),
-        currency: "USD".into(),
-        mode: wire::Mode::Enforce.into(),
-        cut: wire::Cut::AtRow.into(),
-        tariff: Some(wire::Tariff {
-            version: "memory@1".into(),
-            per_row_nanos: 1,
-            ..wire::Tariff::default()
-        }),
-        row_credit_bytes: 8 << 20,
-    }
-}
-
-#[tonic::async_trait]
-impl Gate for Generous {
-    async fn register(
-        &self,
-        _: Request<wire::RegisterRequest>,
-    ) -> Result<Response<wire::RegisterReply>, Status> {
-        Ok(Response::new(wire::RegisterReply {}))
-    }
-
-    async fn resolve_tenant(
-        &self,
-        _: Request<wire::ResolveTenantRequest>,
-    ) -> Result<Response<wire::ResolveTenantReply>, Status> {
-        let outcome = Some(resolve_tenant_reply::Outcome::Terms(terms()));
-        Ok(Response::new(wire::ResolveTenantReply { outcome }))
-    }
-
-    async fn lease(&self, r: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
-        let ask = r.into_inner();
-        let outcome = Some(lease_reply::Outcome::Grant(wire::Grant {
-            lease_id: ask.lease_id,
-            granted_total_nanos: ask.known_grant_nanos + ask.want_nanos.max(1 << 40),
-            terms: Some(terms()),
-            valid_ms: 600_000,
-        }));
-        Ok(Response::new(wire::LeaseReply { outcome }))
-    }
-
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<Notice, Status>> + Send>>;
-
-    async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(futures_util::stream::pending().boxed()))
-    }
-
-    async fn report_closed(
-        &self,
-        _: Request<wire::CloseReport>,
-    ) -> Result<Response<wire::CloseReportReply>, Status> {
-        Ok(Response::new(wire::CloseReportReply {}))
-    }
 }
 
 /// A server that answers `stream N` by rows without end in packets of N bytes, `sets N` by N result sets, all else by DONE.
@@ -247,18 +180,11 @@ impl Drop for Proxy {
 
 impl Proxy {
     async fn start() -> Self {
-        let billing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let billing_at = generous_billing::serve().await;
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (billing_at, upstream_at) = (billing.local_addr().unwrap(), upstream.local_addr().unwrap());
+        let upstream_at = upstream.local_addr().unwrap();
         let written = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&written);
-        tokio::spawn(async move {
-            let incoming = tonic::transport::server::TcpIncoming::from(billing);
-            Server::builder()
-                .add_service(GateServer::new(Generous))
-                .serve_with_incoming(incoming)
-                .await
-        });
         tokio::spawn(async move {
             while let Ok((socket, _)) = upstream.accept().await {
                 tokio::spawn(serve(socket, Arc::clone(&count)));
