@@ -164,6 +164,10 @@ impl Driver {
         loop {
             let now = Instant::now();
             self.core.run(now, self.world.clock.unix_nanos());
+            // Looked at in every turn: a peer that never pauses would keep the timer behind its bytes.
+            if self.core.deadline().is_some_and(|at| at <= now) {
+                self.core.on_deadline(now);
+            }
             self.start_job();
             if let Err(error) = self.journal_then_write().await {
                 self.core.journal_failed(&error.to_string(), now);
@@ -187,9 +191,8 @@ impl Driver {
             Woken::Client(Err(e)) if e.kind() != io::ErrorKind::WouldBlock => self.core.client_closed(now),
             Woken::Server(Ok(0)) => self.core.server_closed(now),
             Woken::Server(Err(e)) if e.kind() != io::ErrorKind::WouldBlock => self.core.server_closed(now),
-            Woken::Client(_) | Woken::Server(_) | Woken::Written => {}
+            Woken::Client(_) | Woken::Server(_) | Woken::Written | Woken::Deadline => {}
             Woken::Job(done) => self.on_done(done, now),
-            Woken::Deadline => self.core.on_deadline(now),
             Woken::Stop => {
                 self.stopping = true;
                 self.core.stop(now);

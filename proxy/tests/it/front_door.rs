@@ -1,6 +1,9 @@
 //! A running proxy on its sockets: what opens no connection to the server, a password at the gate, Browser answers.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -141,6 +144,22 @@ async fn garbage_and_half_logins_open_no_connection_to_the_server() {
     );
     assert_eq!(error(&door.answer(&login("a\0b", "x"), false).await), Some(50403));
     door.assert_nobody_came().await;
+    door.proxy.stop().await;
+}
+
+/// Whenever the gate looks, more bytes of it are there: its deadline must not wait for a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_pauses_is_closed_at_the_login_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(500);
+    let door = Door::open("login_deadline_ms = 500").await;
+    let mut client = TcpStream::connect(door.proxy.addr).await.unwrap();
+    // Packets of PRELOGIN without a body: no bound of bytes is ever reached.
+    let empty = [0x12, 0, 0, 8, 0, 0, 0, 0].repeat(4096);
+    let began = Instant::now();
+    let closed = async { while client.write_all(&empty).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, closed).await.unwrap();
+    let after = began.elapsed();
+    assert!(after < 4 * DEADLINE, "listened to for {after:?}");
     door.proxy.stop().await;
 }
 
