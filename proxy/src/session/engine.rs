@@ -256,8 +256,7 @@ impl Session {
         }
         if let Err(error) = self.server.ingest() {
             let cause = self.upstream_broke(&error);
-            self.refuse_login(&cause, now);
-            return self.close(SessionEnd::Server(error.to_string()), now);
+            return self.end_by(SessionEnd::Server(error.to_string()), &cause, now);
         }
         let step = match self.phase {
             Phase::Login(_) => self.run_login(now),
@@ -324,8 +323,8 @@ impl Session {
                 &Cause::Upstream(format!("it did not answer in time ({what})")),
                 now,
             );
-            self.refuse_login(&Cause::Upstream("the login took too long".to_owned()), now);
-            self.close(SessionEnd::Deadline(what), now);
+            let cause = Cause::Upstream("the login took too long".to_owned());
+            self.end_by(SessionEnd::Deadline(what), &cause, now);
         }
     }
 
@@ -371,9 +370,9 @@ impl Session {
             return;
         }
         let cause = self.upstream_left();
-        self.refuse_login(&cause, now);
         self.upstream_lost(now);
-        self.close(SessionEnd::Server("it closed the connection".to_owned()), now);
+        let end = SessionEnd::Server("it closed the connection".to_owned());
+        self.end_by(end, &cause, now);
     }
 
     /// The journal could not be written: nothing more may be delivered.
@@ -443,12 +442,21 @@ impl Session {
         }
     }
 
-    /// A server that breaks the protocol during a login is the client's to know; the log keeps why.
+    /// A server that breaks the protocol during a login is the client's to know.
     fn end_by_fault(&mut self, end: SessionEnd, now: Instant) {
-        if let SessionEnd::Server(why) = &end
-            && matches!(self.phase, Phase::Login(_))
-        {
-            self.refuse_login(&Cause::Upstream(why.clone()), now);
+        match &end {
+            SessionEnd::Server(why) => {
+                let cause = Cause::Upstream(why.clone());
+                self.end_by(end, &cause, now);
+            }
+            _ => self.close(end, now),
+        }
+    }
+
+    /// Ends the session; a login is refused for `cause`, and the log keeps `end`.
+    fn end_by(&mut self, end: SessionEnd, cause: &Cause, now: Instant) {
+        if matches!(self.phase, Phase::Login(_)) {
+            self.refuse_login(cause, now);
             self.phase = Phase::Closing(end);
             return;
         }

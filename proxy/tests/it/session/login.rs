@@ -240,7 +240,11 @@ fn a_login_that_takes_too_long_is_ended() {
     bench.now = bench.core.deadline().unwrap();
     bench.core.on_deadline(bench.now);
     bench.pump();
-    assert!(bench.end.is_some());
+    assert!(
+        matches!(bench.end, Some(SessionEnd::Deadline("login"))),
+        "the log must say why: {:?}",
+        bench.end
+    );
 }
 
 #[test]
