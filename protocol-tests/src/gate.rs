@@ -93,6 +93,24 @@ impl Gate {
     pub fn memory_most(&self) -> u64 {
         crate::process::memory(self.child.id(), "VmHWM")
     }
+
+    /// What its log says of the end of the session whose client had this address; `None` while it has not ended.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    #[must_use]
+    pub fn end_of_session(&self, client: SocketAddr) -> Option<String> {
+        let log = std::fs::read(self.holder.path().join("log"));
+        let log = log.unwrap_or_else(|error| panic!("the gate's log: {error}"));
+        let named = format!(" peer={client} ");
+        let log = String::from_utf8_lossy(&log);
+        // The last line may be half written.
+        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let (_, end) = lines
+            .filter(|line| line.contains(&named))
+            .find_map(|line| line.split_once(" end="))?;
+        Some(end.trim_end().to_owned())
+    }
 }
 
 impl Drop for Gate {

@@ -49,9 +49,29 @@ impl Raw {
     /// # Errors
     /// Of the socket; a login that is refused is `PermissionDenied`.
     pub fn login(to: &Target) -> io::Result<Self> {
+        Self::login_with(to, &prelogin(Encryption::NotSup))
+    }
+
+    /// The same with MARS: from here on both sides speak SMP.
+    ///
+    /// # Errors
+    /// The same; a server without MARS is `Unsupported`.
+    pub fn login_multiplexed(to: &Target) -> io::Result<Self> {
+        let asked = Prelogin {
+            mars: Some(true),
+            ..prelogin(Encryption::NotSup)
+        };
+        Self::login_with(to, &asked)
+    }
+
+    fn login_with(to: &Target, asked: &Prelogin) -> io::Result<Self> {
         let mut raw = Self::connect(to.address)?;
-        raw.send(PacketType::Prelogin, &prelogin(Encryption::NotSup).encode())?;
-        raw.message()?;
+        raw.send(PacketType::Prelogin, &asked.encode())?;
+        let answer =
+            Prelogin::parse(&raw.message()?.body).map_err(|error| io::Error::other(error.to_string()))?;
+        if asked.mars == Some(true) && answer.mars != Some(true) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "no MARS"));
+        }
         let login = Login7 {
             tds_version: 0x7400_0004,
             packet_size: u32::from(PACKET_SIZE),

@@ -6,6 +6,7 @@ mod chaos;
 mod conformance;
 mod credit;
 mod fleet;
+mod hostile;
 mod kill;
 mod load;
 mod memory;

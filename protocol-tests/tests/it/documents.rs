@@ -62,3 +62,33 @@ fn every_package_is_in_the_architecture() {
 fn link_targets(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
+
+/// The list of hostile input is the list of its tests: `module::name` in backticks, each once.
+#[test]
+fn hostile_input_is_listed_as_it_is_tested() {
+    let text = std::fs::read_to_string(tree::root().join("docs/hostile-input.md")).expect("the list");
+    let mut listed: Vec<String> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.contains("::"))
+        .map(ToOwned::to_owned)
+        .collect();
+    let mut tested = Vec::new();
+    for source in tree::sources() {
+        let Some(module) = source
+            .path
+            .strip_prefix("protocol-tests/tests/e2e/hostile/")
+            .and_then(|file| file.strip_suffix(".rs"))
+        else {
+            continue;
+        };
+        let behind_marks = source.text.split("#[test]").skip(1);
+        let names = behind_marks.filter_map(|text| text.split_once("fn ")?.1.split('(').next());
+        tested.extend(names.map(|name| format!("{module}::{name}")));
+    }
+    listed.sort();
+    tested.sort();
+    assert!(tested.len() >= 20, "only {} classes", tested.len());
+    assert_eq!(listed, tested);
+}
