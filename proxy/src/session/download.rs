@@ -104,7 +104,7 @@ impl Relay {
             let ahead = (body.len() - self.counted.min(body.len())) as u64;
             let mut budget = self.budget(till, ahead);
             let (rows_before, bytes_before) = (self.walker.rows(), self.walker.payload_bytes());
-            let packet_began = bytes_before.saturating_sub(self.walked as u64);
+            let within_token = !self.walker.at_boundary();
             let walk = self.walker.walk(input, &mut budget);
             let seen = match walk {
                 Ok(walk) => {
@@ -132,7 +132,9 @@ impl Relay {
                     if till.lease().is_some() || !self.enforces() {
                         self.pay(till, 0)?;
                     }
-                    return self.unreadable(&error, packet_began, cx, header);
+                    let whole = self.walker.payload_bytes() - bytes_before;
+                    let clean = (whole > 0 || !within_token).then_some(whole);
+                    return self.unreadable(&error, clean, cx, header);
                 }
             };
             match seen {
@@ -505,11 +507,12 @@ impl Relay {
         Ok(())
     }
 
-    /// The stream cannot be walked: in observe mode it is forwarded and flagged, else it ends before the broken token.
+    /// The stream cannot be walked: in observe mode it is forwarded and flagged, else it ends before the broken token,
+    /// `clean` bytes on. Of a token that began in an earlier packet the client has a part: no ERROR can be read there.
     fn unreadable(
         &mut self,
         error: &WireError,
-        packet_began: u64,
+        clean: Option<u64>,
         cx: &mut Context<'_>,
         header: &PacketHeader,
     ) -> Result<bool, SessionEnd> {
@@ -524,12 +527,13 @@ impl Relay {
             self.lost = true;
             return self.forward_unwalked(cx, header);
         }
-        let Some(clean) = error.offset.checked_sub(packet_began) else {
+        let Some(clean) = clean else {
             return Err(server_fault(error));
         };
-        self.walked = usize::try_from(clean)
-            .unwrap_or(usize::MAX)
-            .min(header.body_len());
+        let walked = self
+            .walked
+            .saturating_add(usize::try_from(clean).unwrap_or(usize::MAX));
+        self.walked = walked.min(header.body_len());
         self.count_bytes(self.walked);
         let token = self.walker.token_at_fault().map_or("a token", TokenKind::name);
         let why = format!("{token} of the answer, {error}");
