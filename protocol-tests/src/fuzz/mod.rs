@@ -22,6 +22,8 @@ mod walker;
 
 use std::path::Path;
 
+pub use session::conversation::Conversation;
+
 use crate::vectors::unhex;
 
 /// A fuzz target.

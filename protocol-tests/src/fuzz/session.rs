@@ -3,6 +3,7 @@
 //! Nothing reaches the server before the tenant is known; memory before login is bounded; rows delivered are rows metered;
 //! no money is lost or made; each record costs what its counts come to; and all is the same however the bytes are cut.
 
+pub(super) mod conversation;
 mod peer;
 mod purse;
 mod rig;

@@ -18,7 +18,7 @@ fn file(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn capture(name: &str) -> Vec<Stream> {
+pub(crate) fn capture(name: &str) -> Vec<Stream> {
     pcap::streams(&file(name))
 }
 
@@ -61,7 +61,7 @@ fn walk(walker: &mut Walker, body: &[u8], counts: &mut Counts) -> Result<(), Wir
 }
 
 /// The version of a connection whose login was not captured, by its client's first request: ALL_HEADERS came with 7.2.
-fn version_by_request(streams: &[Stream], response: &Stream) -> TdsVersion {
+pub(crate) fn version_by_request(streams: &[Stream], response: &Stream) -> TdsVersion {
     let request = streams.iter().find(|s| s.direction.from == response.direction.to);
     let first = request.and_then(|s| messages(&s.bytes).ok()?.into_iter().next());
     match first {

@@ -19,7 +19,7 @@ use weir_tds::walker::WalkerOptions;
 use crate::messages::{Message, client_messages};
 
 /// The decoded body in the vector.
-fn expected(vector: &Vector) -> Json {
+pub(crate) fn expected(vector: &Vector) -> Json {
     match vector.expected.get("messages") {
         Some(messages) => messages[0]["body"].clone(),
         None => vector.expected.clone(),

@@ -16,19 +16,19 @@ use crate::token_fields;
 const RANDOM_SPLITS: usize = 50;
 
 /// A token stream, and the `tokens` that a vector expects of it.
-struct Sample {
-    name: String,
-    options: WalkerOptions,
-    stream: Vec<u8>,
-    tokens: Vec<Value>,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) options: WalkerOptions,
+    pub(crate) stream: Vec<u8>,
+    pub(crate) tokens: Vec<Value>,
 }
 
 /// Vectors whose types are those of TDS 7.0 on a newer stream, which cannot be metered.
-fn is_legacy_character(vector: &Vector) -> bool {
+pub(crate) fn is_legacy_character(vector: &Vector) -> bool {
     ["type-legacy-varchar-0x27", "type-legacy-char-0x2f"].contains(&vector.name.as_str())
 }
 
-fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     for vector in vectors::load() {
         if !vector.is_response() || is_legacy_character(&vector) {

@@ -15,12 +15,12 @@ use weir_proxy::session::mux_offer::MarsOffer;
 use weir_proxy::session::out::{Out, PIECES_PER_WRITE};
 use weir_proxy::session::{Action, Event, Session, Settings};
 use weir_tds::build::TokenBuf;
-use weir_tds::login7::Login7;
-use weir_tds::packet::{HEADER_LEN, PacketStatus, PacketType};
+use weir_tds::login7::{Feature, Login7, feature};
+use weir_tds::packet::{HEADER_LEN, PacketHeader, PacketStatus, PacketType};
 use weir_tds::password::Password;
 use weir_tds::prelogin::{Encryption, EncryptionOption, EncryptionPolicy, Prelogin};
 use weir_tds::smp::End;
-use weir_tds::version::TdsVersion;
+use weir_tds::walker::WalkerOptions;
 
 use super::peer::Peer;
 use super::purse::{KnownPurse, terms};
@@ -51,8 +51,8 @@ pub(in crate::fuzz) struct Rig {
     asked: VecDeque<i64>,
     granted_nanos: i64,
     connected: bool,
-    begun: bool,
-    ended: Option<String>,
+    pub(super) begun: bool,
+    pub(super) ended: Option<String>,
     client_reads: bool,
     /// Most bytes that the core allocated in one turn's work, and bytes that the client had sent by then.
     received: usize,
@@ -66,7 +66,7 @@ impl Rig {
     pub(in crate::fuzz) fn play(script: &Script<'_>, in_pieces: bool) -> Self {
         let mut rig = Self::new(script);
         if script.opening == Opening::LoggedIn {
-            rig.log_in(script.version, script.mars);
+            rig.log_in(WalkerOptions::new(script.version), script.mars);
         }
         rig.in_pieces = in_pieces;
         for step in &script.steps {
@@ -79,12 +79,11 @@ impl Rig {
         rig.client_reads = true;
         rig.pump();
         rig.answer_smp();
-        rig.core.client_closed(rig.now);
-        rig.pump();
+        rig.leave();
         rig
     }
 
-    fn new(script: &Script<'_>) -> Self {
+    pub(super) fn new(script: &Script<'_>) -> Self {
         let terms = terms(script.policy, script.prices);
         let purse = Arc::new(KnownPurse::new(script.credit_nanos, Arc::clone(&terms.tariff)));
         let now = start();
@@ -108,8 +107,10 @@ impl Rig {
         }
     }
 
-    /// A plain login, told nobody of.
-    fn log_in(&mut self, version: TdsVersion, mars: bool) {
+    /// A plain login with the features that `options` come of, told nobody of.
+    pub(super) fn log_in(&mut self, options: WalkerOptions, mars: bool) {
+        let version = options.version;
+        let features = features(options);
         let hello = prelogin(mars).encode();
         self.client(&packet(PacketType::Prelogin, PacketStatus::EOM.0, &hello));
         let login = Login7 {
@@ -118,6 +119,7 @@ impl Rig {
             user_name: "acme".into(),
             password: Password::from_text("secret"),
             server_name: "gate".into(),
+            features: features.iter().map(|(asked, _)| asked.clone()).collect(),
             ..Login7::default()
         };
         let login = login.encode().expect("a short login");
@@ -126,8 +128,12 @@ impl Rig {
         let mut tokens = TokenBuf::new(version);
         tokens
             .login_ack("test", [16, 0, 3, 232])
-            .env_packet_size(4096, 4096)
-            .done(0, 0, 0);
+            .env_packet_size(4096, 4096);
+        if !features.is_empty() {
+            let acks: Vec<_> = features.iter().map(|(asked, ack)| (asked.id, ack)).collect();
+            tokens.feature_ext_ack(&acks);
+        }
+        tokens.done(0, 0, 0);
         self.server(&packet(
             PacketType::TabularResult,
             PacketStatus::EOM.0,
@@ -170,10 +176,7 @@ impl Rig {
                     self.pump();
                 }
             }
-            Step::ClientCloses => {
-                self.core.client_closed(self.now);
-                self.pump();
-            }
+            Step::ClientCloses => self.leave(),
             Step::ServerCloses => {
                 self.core.server_closed(self.now);
                 self.pump();
@@ -213,8 +216,22 @@ impl Rig {
         }
     }
 
+    /// The SMP packets that carry TDS packets in session `sid`; without MARS the packets as they are.
+    pub(super) fn in_session(&mut self, side: usize, sid: u16, mut packets: &[u8]) -> Vec<u8> {
+        let Some(peers) = &mut self.mars else {
+            return packets.to_vec();
+        };
+        let mut out = Vec::new();
+        while let Ok(Some(header)) = PacketHeader::parse(packets) {
+            let (packet, rest) = packets.split_at(usize::from(header.length).min(packets.len()));
+            out.extend(peers[side].wrap(sid, packet));
+            packets = rest;
+        }
+        out
+    }
+
     /// What SMP itself has to say to what the gate wrote: windows and FINs, until both sides rest.
-    fn answer_smp(&mut self) {
+    pub(super) fn answer_smp(&mut self) {
         loop {
             let Some([client, server]) = &mut self.mars else {
                 return;
@@ -228,13 +245,13 @@ impl Rig {
         }
     }
 
-    fn client(&mut self, bytes: &[u8]) {
+    pub(super) fn client(&mut self, bytes: &[u8]) {
         self.received += bytes.len();
         self.feed(bytes, Session::client, Session::wants_client);
     }
 
     /// Bytes of a server that is not connected do not exist.
-    fn server(&mut self, bytes: &[u8]) {
+    pub(super) fn server(&mut self, bytes: &[u8]) {
         if self.connected {
             self.received += bytes.len();
             self.feed(bytes, Session::server, Session::wants_server);
@@ -294,6 +311,12 @@ impl Rig {
             }),
         };
         self.core.on_event(Event::Credit(more), self.now);
+        self.pump();
+    }
+
+    /// The client closes.
+    pub(super) fn leave(&mut self) {
+        self.core.client_closed(self.now);
         self.pump();
     }
 
@@ -459,7 +482,22 @@ fn drain(out: &mut Out, to: &mut Vec<u8>) {
     }
 }
 
-fn packet(kind: PacketType, status: u8, body: &[u8]) -> Vec<u8> {
+/// Features of a login and their acknowledgements: those that change how a response reads.
+fn features(options: WalkerOptions) -> Vec<(Feature, Vec<u8>)> {
+    let mut features = Vec::new();
+    if options.column_encryption {
+        let id = feature::COLUMN_ENCRYPTION;
+        features.push((Feature { id, data: vec![1] }, vec![1]));
+    }
+    if options.data_classification > 0 {
+        let (id, version) = (feature::DATA_CLASSIFICATION, options.data_classification);
+        let data = vec![version];
+        features.push((Feature { id, data }, vec![version, 1]));
+    }
+    features
+}
+
+pub(super) fn packet(kind: PacketType, status: u8, body: &[u8]) -> Vec<u8> {
     packet_of(kind.byte(), status, body)
 }
 
@@ -473,7 +511,7 @@ fn packet_of(kind: u8, status: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn prelogin(mars: bool) -> Prelogin {
+pub(super) fn prelogin(mars: bool) -> Prelogin {
     Prelogin {
         version: [16, 0, 0, 0, 0, 0],
         encryption: Some(EncryptionOption::plain(Encryption::NotSup)),
