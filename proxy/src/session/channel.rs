@@ -14,7 +14,7 @@ use weir_tds::{
     prelogin::TlsScope,
 };
 
-use super::out::Out;
+use super::{leg::make_room, out::Out};
 
 /// Bytes of a TLS record header: type, version, length.
 const TLS_HEADER_LEN: usize = 5;
@@ -26,6 +26,9 @@ const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 const TLS_MAJOR: u8 = 3;
 /// Most bytes of handshake that a peer may send before login: bounds memory before anybody is known.
 pub const HANDSHAKE_MAX: usize = 64 * 1024;
+
+/// Bytes that are made room for behind what is decrypted and not taken yet: two of the largest records.
+const PLAIN_BLOCK: usize = 32 * 1024;
 
 /// Why a leg cannot go on. All are the peer's fault.
 #[derive(Debug, thiserror::Error)]
@@ -391,7 +394,15 @@ fn open(tls: &mut Connection, record: &[u8], buffers: &mut Buffers<'_>) -> Resul
     let state = fed?;
     flushed?;
     let start = buffers.plain.len();
-    buffers.plain.resize(start + state.plaintext_bytes_to_read(), 0);
+    let bytes = state.plaintext_bytes_to_read();
+    if buffers.plain.capacity() - start < bytes {
+        // Alone a record gets what it needs: before login, and where packets leave as fast as they come.
+        make_room(
+            buffers.plain,
+            if start == 0 { bytes } else { PLAIN_BLOCK.max(bytes) },
+        );
+    }
+    buffers.plain.resize(start + bytes, 0);
     if let Some(space) = buffers.plain.get_mut(start..) {
         tls.reader().read_exact(space)?;
     }

@@ -73,7 +73,7 @@ impl Leg {
             self.read_space = (2 * self.read_space).min(self.read_most);
         }
         if free <= self.read_space / UNUSED_PART {
-            buf.reserve(self.read_space);
+            make_room(buf, self.read_space);
         }
         buf
     }
@@ -268,6 +268,17 @@ impl Leg {
         packets.as_mut().zeroize();
         Ok(next)
     }
+}
+
+/// Room for `more` bytes behind those in `buf`. `BytesMut::reserve` doubles what a buffer had: of a session whose client
+/// is slow that would be the larger part of its memory.
+pub(super) fn make_room(buf: &mut BytesMut, more: usize) {
+    if buf.capacity() - buf.len() >= more || buf.try_reclaim(more) {
+        return;
+    }
+    let mut room = BytesMut::with_capacity(buf.len() + more);
+    room.extend_from_slice(buf);
+    *buf = room;
 }
 
 /// A whole message to send.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A directory with a certificate for some host.
-struct Files {
+pub(crate) struct Files {
     dir: TempDir,
     certificate: CertificateDer<'static>,
 }
@@ -30,7 +30,7 @@ impl Files {
         Self { dir, certificate }
     }
 
-    fn write(dir: &Path, host: &str, authority: bool) -> CertificateDer<'static> {
+    pub(crate) fn write(dir: &Path, host: &str, authority: bool) -> CertificateDer<'static> {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut asked = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
         if authority {

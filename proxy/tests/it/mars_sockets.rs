@@ -31,10 +31,10 @@ use crate::{
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// A peer and its socket.
-struct Wire {
+pub(crate) struct Wire {
     socket: TcpStream,
     came: Vec<u8>,
-    peer: Peer,
+    pub(crate) peer: Peer,
 }
 
 impl Wire {
@@ -75,17 +75,13 @@ impl Wire {
         self.send(&wire).await;
     }
 
-    async fn ask(&mut self, sid: u16, rows: u32) {
-        let request = message(
-            PacketType::SqlBatch,
-            PacketStatus::NORMAL,
-            &batch(&rows.to_string()),
-        );
+    pub(crate) async fn ask(&mut self, sid: u16, text: &str) {
+        let request = message(PacketType::SqlBatch, PacketStatus::NORMAL, &batch(text));
         self.peer.say(sid, &request);
         self.turn().await;
     }
 
-    async fn answer(&mut self, sid: u16) -> Vec<u8> {
+    pub(crate) async fn answer(&mut self, sid: u16) -> Vec<u8> {
         loop {
             self.turn().await;
             if let Some((_, body)) = self.peer.message(sid) {
@@ -128,7 +124,8 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-async fn client(address: SocketAddr) -> Wire {
+/// A client that is logged in and has these sessions open.
+pub(crate) async fn client(address: SocketAddr, sids: impl Iterator<Item = u16>) -> Wire {
     let mut wire = Wire::new(TcpStream::connect(address).await.unwrap(), End::Client);
     wire.say(PacketType::Prelogin, &prelogin(Encryption::NotSup).encode())
         .await;
@@ -137,7 +134,7 @@ async fn client(address: SocketAddr) -> Wire {
     wire.say(PacketType::Login7, &login7("demo").encode().unwrap())
         .await;
     wire.message().await;
-    for sid in [1, 2] {
+    for sid in sids {
         let syn = wire.peer.sessions.open(sid).unwrap();
         wire.send(&syn.encode()).await;
     }
@@ -176,11 +173,11 @@ async fn a_session_that_is_not_read_stands_in_nobodys_way_and_each_has_its_recor
     let proxy = app::start(config).await.unwrap();
     let server = tokio::spawn(serve(upstream));
     let small = tokio::time::timeout(WITHIN, async {
-        let mut client = client(proxy.addr).await;
+        let mut client = client(proxy.addr, 1..=2).await;
         client.peer.unread.insert(1);
-        client.ask(1, 30_000).await;
+        client.ask(1, "30000").await;
         for _ in 0..10 {
-            client.ask(2, 1500).await;
+            client.ask(2, "1500").await;
             assert_eq!(client.answer(2).await, result(1500));
         }
         let waits = client.peer.got[&1].len();

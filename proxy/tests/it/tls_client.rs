@@ -185,12 +185,23 @@ impl Driver {
 impl Connected {
     /// Runs a text; the answer's tokens.
     pub(crate) fn batch(&mut self, text: &str) -> io::Result<Vec<u8>> {
-        let body = sql_batch::encode(text, 0, RequestOptions::new(TdsVersion::V7_4));
-        send(&mut self.stream, PacketType::SqlBatch, &body)?;
+        self.ask(text)?;
         self.message()
     }
 
-    fn message(&mut self) -> io::Result<Vec<u8>> {
+    /// Sends a text; its answer is left where it is.
+    pub(crate) fn ask(&mut self, text: &str) -> io::Result<()> {
+        let body = sql_batch::encode(text, 0, RequestOptions::new(TdsVersion::V7_4));
+        send(&mut self.stream, PacketType::SqlBatch, &body)
+    }
+
+    /// Reads this many bytes of answers, TLS taken off.
+    pub(crate) fn read(&mut self, bytes: usize) -> io::Result<()> {
+        self.stream.read_exact(&mut vec![0; bytes])
+    }
+
+    /// The next answer's tokens.
+    pub(crate) fn message(&mut self) -> io::Result<Vec<u8>> {
         let mut tokens = Vec::new();
         loop {
             let (header, mut body) = packet(&mut self.stream)?;
