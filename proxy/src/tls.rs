@@ -115,7 +115,10 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
         what: format!("'{host}' is not a host name or an address"),
     })?;
     let provider = Arc::new(ring::default_provider());
-    let verifier = verifier(config, &provider)?;
+    let judge = Arc::new(Judge {
+        trust: trust(config, &provider)?,
+        provider: Arc::clone(&provider),
+    });
     let client = |versions: &[&'static SupportedProtocolVersion]| {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
@@ -125,7 +128,7 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
         })?;
         Ok(builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier))
+            .with_custom_certificate_verifier(Arc::<Judge>::clone(&judge))
             .with_no_client_auth())
     };
     let mut tds8 = client(TDS8_VERSIONS)?;
@@ -138,14 +141,12 @@ pub fn for_upstream(config: &Config) -> Result<Option<UpstreamTls>, ConfigError>
 }
 
 /// How the server's certificate is judged: any, pinned or of a given authority, or of one that the system trusts.
-fn verifier(
-    config: &Config,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
+///
+/// # Errors
+/// No certificate that could be an authority's; the key is named.
+fn trust(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Trust, ConfigError> {
     if config.upstream_trust {
-        return Ok(Arc::new(TrustAny {
-            provider: Arc::clone(provider),
-        }));
+        return Ok(Trust::Any);
     }
     let (key, given) = match &config.upstream_ca {
         Some(ca) => (ca.display().to_string(), certificates("upstream_ca", ca)?),
@@ -159,16 +160,18 @@ fn verifier(
             what: format!("{key}: none of its {refused} certificates can be used"),
         });
     }
-    let provider = Arc::clone(provider);
-    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
     let chain = chain.map_err(|e| ConfigError::Value {
         key: "upstream_ca",
         what: format!("{key}: {e}"),
     })?;
-    if config.upstream_ca.is_none() {
-        return Ok(chain);
-    }
-    Ok(Arc::new(Pinned { given, chain }))
+    // An authority of the system's signs; it is no server's own certificate.
+    let pinned = if config.upstream_ca.is_some() {
+        given
+    } else {
+        Vec::new()
+    };
+    Ok(Trust::Roots { pinned, chain })
 }
 
 fn system_roots() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
@@ -191,15 +194,27 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     Ok(found.certs)
 }
 
-/// Accepts the very certificates that `upstream_ca` holds, whatever name and use stand in them (SQL Server signs its own
-/// without a host name), and what chains to them under the right name.
+/// Judges what the server shows. A forged signature passes under no kind of trust.
 #[derive(Debug)]
-struct Pinned {
-    given: Vec<CertificateDer<'static>>,
-    chain: Arc<WebPkiServerVerifier>,
+struct Judge {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+/// Whose certificate passes.
+#[derive(Debug)]
+enum Trust {
+    /// Anybody's: what `upstream_trust` asks for.
+    Any,
+    /// The very certificates that `upstream_ca` holds, whatever name and use stand in them (SQL Server signs its own
+    /// without a host name), and what chains to the roots under the right name.
+    Roots {
+        pinned: Vec<CertificateDer<'static>>,
+        chain: Arc<WebPkiServerVerifier>,
+    },
+}
+
+impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -208,11 +223,15 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.given.iter().any(|pinned| pinned == end_entity) {
-            return Ok(ServerCertVerified::assertion());
+        match &self.trust {
+            Trust::Any => Ok(ServerCertVerified::assertion()),
+            Trust::Roots { pinned, .. } if pinned.iter().any(|known| known == end_entity) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            Trust::Roots { chain, .. } => {
+                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
         }
-        self.chain
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -221,7 +240,8 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, known)
     }
 
     fn verify_tls13_signature(
@@ -230,58 +250,8 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-/// Accepts any certificate, but not a forged signature: what `upstream_trust` asks for.
-#[derive(Debug)]
-struct TrustAny {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for TrustAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -53,6 +53,13 @@ pub(super) struct Mux {
     stopping: bool,
 }
 
+/// Which of the two peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
 fn client_fault(error: impl ToString) -> SessionEnd {
     SessionEnd::Client(error.to_string())
 }
@@ -130,8 +137,8 @@ impl Mux {
         self.take_from_client(cx)?;
         self.take_from_server(cx)?;
         self.run_lanes(cx)?;
-        self.give_to_server(cx)?;
-        self.give_to_client(cx, cx.settings.chunk_bytes)?;
+        self.give(Side::Server, cx.server, SERVER_OUT_MAX)?;
+        self.give(Side::Client, cx.client, cx.settings.chunk_bytes)?;
         self.close_lanes(cx)?;
         self.turn = self.turn.wrapping_add(1);
         if self.stopping && !self.is_busy() {
@@ -248,8 +255,13 @@ impl Mux {
         Ok(())
     }
 
-    /// One packet of each session in turn, as far as its window and the socket's queue allow.
-    fn give_to_server(&mut self, cx: &mut Context<'_>) -> Result<(), SessionEnd> {
+    /// One packet of each session in turn, as far as its window allows and the socket's queue holds fewer than `most`
+    /// bytes.
+    fn give(&mut self, side: Side, leg: &mut Leg, most: usize) -> Result<(), SessionEnd> {
+        let sessions = match side {
+            Side::Client => &mut self.client_end,
+            Side::Server => &mut self.server_end,
+        };
         let mut moved = true;
         while std::mem::take(&mut moved) {
             let lanes = self.lanes.len();
@@ -258,45 +270,25 @@ impl Mux {
                 let Some(lane) = self.lanes.get_mut(at) else {
                     continue;
                 };
-                let Some(len) = lane.server.out.packet_len() else {
+                let out = match side {
+                    Side::Client => &mut lane.client.out,
+                    Side::Server => &mut lane.server.out,
+                };
+                let Some(len) = out.packet_len() else {
                     continue;
                 };
-                if cx.server.out.len() >= SERVER_OUT_MAX {
+                if leg.out.len() >= most {
                     return Ok(());
                 }
-                if let Some(header) = self.server_end.window(lane.sid).and_then(|w| w.data(len)) {
-                    let data = Some((&mut lane.server.out, len));
-                    send(cx.server, &mut self.room, header.encode(), data)?;
-                    moved = true;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The same towards the client, whose socket's queue holds at most `most` bytes and a packet.
-    fn give_to_client(&mut self, cx: &mut Context<'_>, most: usize) -> Result<(), SessionEnd> {
-        let mut moved = true;
-        while std::mem::take(&mut moved) {
-            let lanes = self.lanes.len();
-            for nth in 0..lanes {
-                let at = self.turn.wrapping_add(nth) % lanes;
-                let Some(lane) = self.lanes.get_mut(at) else {
+                let Some(header) = sessions.window(lane.sid).and_then(|w| w.data(len)) else {
                     continue;
                 };
-                let Some(len) = lane.client.out.packet_len() else {
-                    continue;
-                };
-                if cx.client.out.len() >= most {
-                    return Ok(());
-                }
-                if let Some(header) = self.client_end.window(lane.sid).and_then(|w| w.data(len)) {
-                    let data = Some((&mut lane.client.out, len));
-                    send(cx.client, &mut self.room, header.encode(), data)?;
-                    let (taken, end) = cx.client.out.progress();
+                send(leg, &mut self.room, header.encode(), Some((out, len)))?;
+                moved = true;
+                if side == Side::Client {
+                    let (taken, end) = leg.out.progress();
                     lane.sent_up_to = end;
                     lane.note_moved(taken);
-                    moved = true;
                 }
             }
         }
@@ -361,7 +353,7 @@ impl Mux {
     /// The connection ends: what the sessions' windows still allow goes to the client's queue, whatever waits there.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         // The close that follows says the rest if this cannot be sent.
-        let _sent = self.give_to_client(cx, usize::MAX);
+        let _sent = self.give(Side::Client, cx.client, usize::MAX);
     }
 
     /// The journal state of a session that has bytes waiting for the client.

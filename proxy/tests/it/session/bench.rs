@@ -249,18 +249,11 @@ impl Bench {
     }
 
     pub(crate) fn log_in(&mut self, mode: Mode) {
-        self.client_says(
-            PacketType::Prelogin,
-            PacketStatus::NORMAL,
-            &prelogin(Encryption::NotSup).encode(),
-        );
-        let answer = self.client_message();
-        assert_eq!(Prelogin::parse(&answer).unwrap().mars, Some(self.mars));
         let asks = Login7 {
             packet_size: self.asked_packet_size,
             ..login7("acme")
         };
-        self.client_says(PacketType::Login7, PacketStatus::NORMAL, &asks.encode().unwrap());
+        assert_eq!(self.client_opens(&asks).mars, Some(self.mars));
         assert!(matches!(self.actions.pop_front(), Some(Action::Admit(facts)) if facts.login == "acme"));
         assert!(
             self.to_server.is_empty(),

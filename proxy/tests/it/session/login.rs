@@ -43,16 +43,6 @@ pub(crate) fn tokens_of(stream: &[u8]) -> Vec<(TokenKind, Vec<u8>)> {
     tokens
 }
 
-fn to_login(bench: &mut Bench, login: &Login7) {
-    bench.client_says(
-        PacketType::Prelogin,
-        PacketStatus::NORMAL,
-        &prelogin(Encryption::NotSup).encode(),
-    );
-    bench.client_message();
-    bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
-}
-
 #[test]
 fn a_login_split_at_every_byte_is_the_same_login() {
     let mut stream = message(
@@ -104,7 +94,7 @@ fn a_prelogin_that_promises_more_than_it_has_is_closed() {
 #[test]
 fn an_unknown_tenant_gets_50403_and_nothing_reaches_the_server() {
     let mut bench = Bench::new(0);
-    to_login(&mut bench, &login7("nobody"));
+    bench.client_opens(&login7("nobody"));
     bench.actions.clear();
     bench.event(refused(Cause::UnknownTenant));
     assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
@@ -115,7 +105,7 @@ fn an_unknown_tenant_gets_50403_and_nothing_reaches_the_server() {
 #[test]
 fn an_upstream_that_cannot_be_reached_is_50504() {
     let mut bench = Bench::new(0);
-    to_login(&mut bench, &login7("acme"));
+    bench.client_opens(&login7("acme"));
     bench.actions.clear();
     bench.event(refused(Cause::Upstream("connection refused".into())));
     assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
@@ -125,7 +115,7 @@ fn an_upstream_that_cannot_be_reached_is_50504() {
 fn an_upstream_that_breaks_the_protocol_at_login_is_50504() {
     for garbage in [&[0x00, 0x00, 0x09, 0x00][..], &[0x42; 40]] {
         let mut bench = Bench::new(0);
-        to_login(&mut bench, &login7("acme"));
+        bench.client_opens(&login7("acme"));
         bench.actions.clear();
         bench.admit(Mode::Enforce);
         bench.server_message();
@@ -159,7 +149,7 @@ fn what_the_gate_cannot_do_is_said_with_its_reason() {
     };
     for login in [sspi, change, fed_auth, old] {
         let mut bench = Bench::new(0);
-        to_login(&mut bench, &login);
+        bench.client_opens(&login);
         assert!(bench.end.is_some());
         assert!(!bench.to_client.is_empty(), "{login:?}");
         assert!(bench.to_server.is_empty());
@@ -170,7 +160,7 @@ fn what_the_gate_cannot_do_is_said_with_its_reason() {
 fn routing_is_refused_and_the_mirroring_partner_is_not_told() {
     for (routed, expect) in [(true, Some((50400, 16))), (false, None)] {
         let mut bench = Bench::new(0);
-        to_login(&mut bench, &login7("acme"));
+        bench.client_opens(&login7("acme"));
         bench.actions.clear();
         bench.admit(Mode::Enforce);
         bench.server_says(&prelogin(Encryption::NotSup).encode());
@@ -198,14 +188,11 @@ fn features_that_lead_around_the_gate_are_not_asked_for_and_their_acks_not_passe
     let asked = [(0x01, vec![]), (0x0A, vec![1]), (0x0B, vec![]), (0x0F, vec![])]
         .map(|(id, data)| Feature { id, data });
     let mut bench = Bench::new(0);
-    to_login(
-        &mut bench,
-        &Login7 {
-            option_flags3: 0x10,
-            features: asked.to_vec(),
-            ..login7("acme")
-        },
-    );
+    bench.client_opens(&Login7 {
+        option_flags3: 0x10,
+        features: asked.to_vec(),
+        ..login7("acme")
+    });
     bench.actions.clear();
     bench.admit(Mode::Enforce);
     bench.server_message();
@@ -250,7 +237,7 @@ fn a_login_that_takes_too_long_is_ended() {
 #[test]
 fn the_kept_env_changes_of_a_login_arrive_in_order() {
     let mut bench = Bench::new(0);
-    to_login(&mut bench, &login7("acme"));
+    bench.client_opens(&login7("acme"));
     bench.actions.clear();
     bench.admit(Mode::Enforce);
     bench.server_says(&prelogin(Encryption::NotSup).encode());
@@ -274,7 +261,7 @@ fn the_kept_env_changes_of_a_login_arrive_in_order() {
 fn the_journal_learns_of_a_session_only_when_the_server_has_let_it_in() {
     for lets_in in [false, true] {
         let mut bench = Bench::new(0);
-        to_login(&mut bench, &login7("acme"));
+        bench.client_opens(&login7("acme"));
         bench.actions.clear();
         bench.admit(Mode::Enforce);
         bench.server_says(&prelogin(Encryption::NotSup).encode());

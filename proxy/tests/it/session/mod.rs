@@ -7,6 +7,7 @@ pub(crate) mod login;
 mod mars;
 mod mars_abuse;
 pub(crate) mod mars_peers;
+mod opening;
 mod packet_size;
 mod races;
 pub(crate) mod relay;

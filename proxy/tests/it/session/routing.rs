@@ -16,20 +16,11 @@ use weir_tds::{
 use super::{
     bench::{Bench, V, batch, login7, message, prelogin, refused, settings},
     login::error_in,
+    opening::{routed, with_auth},
     tls_peer::{Identity, Peer, flight, take_in, unwrapped, whole, wrapped},
 };
 
 const OTHER: &str = "node2.secret-domain.example";
-
-pub(crate) fn with_auth(auth: AuthSettings) -> Settings {
-    Settings {
-        auth: AuthSettings {
-            upstream: "db:1433".parse().unwrap(),
-            ..auth
-        },
-        ..settings()
-    }
-}
 
 fn following(patterns: &[&str]) -> Settings {
     with_auth(AuthSettings {
@@ -55,36 +46,6 @@ pub(crate) fn assert_not_told(bench: &Bench, address: &str) {
     }
 }
 
-/// PRELOGIN and LOGIN7 of the client; the tenant is known and the first connection asked for.
-pub(crate) fn to_server(bench: &mut Bench, login: &Login7) {
-    bench.client_says(
-        PacketType::Prelogin,
-        PacketStatus::NORMAL,
-        &prelogin(Encryption::NotSup).encode(),
-    );
-    bench.client_message();
-    bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
-    assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(_))));
-    bench.admit(Mode::Enforce);
-}
-
-/// The server's side of PRELOGIN; the LOGIN7 that it gets.
-pub(crate) fn server_reads_login(bench: &mut Bench) -> Login7 {
-    bench.server_message();
-    bench.server_says(&prelogin(Encryption::NotSup).encode());
-    Login7::parse(&bench.server_message()).unwrap()
-}
-
-fn route(bench: &mut Bench, host: &str, port: u16) {
-    let mut tokens = TokenBuf::new(V);
-    tokens
-        .env_mirror_partner("mirror.secret-domain.example")
-        .login_ack("first-server", [16, 0, 0, 0])
-        .env_routing(port, host)
-        .done(0, 0, 0);
-    bench.server_says(tokens.as_bytes());
-}
-
 fn next_target(bench: &mut Bench) -> Option<Target> {
     match bench.actions.pop_front() {
         Some(Action::Connect(target)) => Some(target),
@@ -99,10 +60,10 @@ fn reconnect(bench: &mut Bench) {
 #[test]
 fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last_response_only() {
     let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
-    to_server(&mut bench, &login7("acme"));
-    let first = server_reads_login(&mut bench);
+    bench.to_server(&login7("acme"));
+    let first = bench.server_reads_login();
     assert_eq!(first.server_name, "db");
-    route(&mut bench, &format!("{OTHER}\\INST"), 11_000);
+    bench.server_says(&routed(&format!("{OTHER}\\INST"), 11_000));
     let target = next_target(&mut bench).expect("the proxy goes there");
     assert_eq!((target.host.as_str(), target.port), (OTHER, 11_000));
     assert!(
@@ -110,7 +71,7 @@ fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last
         "the first server's response is nobody's"
     );
     reconnect(&mut bench);
-    let second = server_reads_login(&mut bench);
+    let second = bench.server_reads_login();
     assert_eq!(second.server_name, format!("{OTHER}\\INST"));
     let same = |l: &Login7| {
         (
@@ -138,14 +99,11 @@ fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last
 #[test]
 fn enhanced_routing_brings_its_database() {
     let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
-    to_server(
-        &mut bench,
-        &Login7 {
-            database: "front".into(),
-            ..login7("acme")
-        },
-    );
-    server_reads_login(&mut bench);
+    bench.to_server(&Login7 {
+        database: "front".into(),
+        ..login7("acme")
+    });
+    bench.server_reads_login();
     let mut tokens = TokenBuf::new(V);
     tokens
         .login_ack("first", [16, 0, 0, 0])
@@ -154,7 +112,7 @@ fn enhanced_routing_brings_its_database() {
     bench.server_says(tokens.as_bytes());
     assert!(next_target(&mut bench).is_some());
     reconnect(&mut bench);
-    assert_eq!(server_reads_login(&mut bench).database, "shard7");
+    assert_eq!(bench.server_reads_login().database, "shard7");
     assert_not_told(&bench, OTHER);
 }
 
@@ -168,9 +126,9 @@ fn logins_go_nowhere_that_the_operator_does_not_name() {
         (following(&["*"]), ""),
     ] {
         let mut bench = Bench::with(settings, 0);
-        to_server(&mut bench, &login7("acme"));
-        server_reads_login(&mut bench);
-        route(&mut bench, host, 11_000);
+        bench.to_server(&login7("acme"));
+        bench.server_reads_login();
+        bench.server_says(&routed(host, 11_000));
         assert_eq!(next_target(&mut bench), None);
         assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
         assert!(bench.end.is_some());
@@ -181,15 +139,15 @@ fn logins_go_nowhere_that_the_operator_does_not_name() {
 #[test]
 fn a_circle_of_servers_ends() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    to_server(&mut bench, &login7("acme"));
+    bench.to_server(&login7("acme"));
     for _ in 0..HOPS_MAX {
-        server_reads_login(&mut bench);
-        route(&mut bench, OTHER, 1433);
+        bench.server_reads_login();
+        bench.server_says(&routed(OTHER, 1433));
         assert!(next_target(&mut bench).is_some());
         reconnect(&mut bench);
     }
-    server_reads_login(&mut bench);
-    route(&mut bench, OTHER, 1433);
+    bench.server_reads_login();
+    bench.server_says(&routed(OTHER, 1433));
     assert_eq!(next_target(&mut bench), None);
     assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
     assert_not_told(&bench, OTHER);
@@ -198,9 +156,9 @@ fn a_circle_of_servers_ends() {
 #[test]
 fn a_failed_login_of_a_routed_server_is_the_clients_but_its_address_is_not() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    to_server(&mut bench, &login7("acme"));
-    server_reads_login(&mut bench);
-    route(&mut bench, OTHER, 1433);
+    bench.to_server(&login7("acme"));
+    bench.server_reads_login();
+    bench.server_says(&routed(OTHER, 1433));
     next_target(&mut bench);
     bench.event(refused(Cause::Upstream(format!("connection to {OTHER} refused"))));
     assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
@@ -217,17 +175,7 @@ fn the_failover_is_tried_once_and_never_told() {
     };
     for answers in [true, false] {
         let mut bench = Bench::with(with_failover(), 0);
-        bench.client_says(
-            PacketType::Prelogin,
-            PacketStatus::NORMAL,
-            &prelogin(Encryption::NotSup).encode(),
-        );
-        bench.client_message();
-        bench.client_says(
-            PacketType::Login7,
-            PacketStatus::NORMAL,
-            &login7("acme").encode().unwrap(),
-        );
+        bench.client_opens(&login7("acme"));
         bench.actions.clear();
         // `admit` answers the first connection itself: the upstream's refusal must come instead.
         bench.admit_only(Mode::Enforce);
@@ -240,7 +188,7 @@ fn the_failover_is_tried_once_and_never_told() {
         if answers {
             reconnect(&mut bench);
             assert_eq!(
-                server_reads_login(&mut bench).server_name,
+                bench.server_reads_login().server_name,
                 "mirror.secret-domain.example"
             );
         } else {
@@ -256,9 +204,9 @@ fn the_failover_is_tried_once_and_never_told() {
 #[test]
 fn a_server_that_was_left_is_not_listened_to() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    to_server(&mut bench, &login7("acme"));
-    server_reads_login(&mut bench);
-    route(&mut bench, OTHER, 1433);
+    bench.to_server(&login7("acme"));
+    bench.server_reads_login();
+    bench.server_says(&routed(OTHER, 1433));
     let now = bench.now;
     assert!(next_target(&mut bench).is_some());
     reconnect(&mut bench);
@@ -312,18 +260,12 @@ fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
 fn non_empty_recovery_data_gets_a_clean_answer() {
     for (data, refused) in [(vec![], false), (vec![0; 12], true)] {
         let mut bench = Bench::new(0);
-        bench.client_says(
-            PacketType::Prelogin,
-            PacketStatus::NORMAL,
-            &prelogin(Encryption::NotSup).encode(),
-        );
-        bench.client_message();
         let login = Login7 {
             option_flags3: 0x10,
             features: vec![Feature { id: 0x01, data }],
             ..login7("acme")
         };
-        bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
+        bench.client_opens(&login);
         assert_eq!(bench.actions.is_empty(), refused);
         if refused {
             assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
@@ -340,19 +282,18 @@ fn routed_over_tls(host: &str) -> Bench {
         ..identity.gate(EncryptionPolicy::NotSup, Encryption::On)
     };
     let mut bench = Bench::with(settings, 0);
-    to_server(&mut bench, &login7("acme"));
+    bench.to_server(&login7("acme"));
     let mut first = Peer::server();
     bench.server_message();
     bench.server_says(&prelogin(Encryption::On).encode());
     let tls = first.connection(&identity, false);
     first.shake(&mut bench, tls, false, &mut whole);
     first.message(&mut bench).expect("LOGIN7");
-    let mut tokens = TokenBuf::new(V);
-    tokens
-        .login_ack("first", [16, 0, 0, 0])
-        .env_routing(1433, host)
-        .done(0, 0, 0);
-    let packets = message(PacketType::TabularResult, PacketStatus::NORMAL, tokens.as_bytes());
+    let packets = message(
+        PacketType::TabularResult,
+        PacketStatus::NORMAL,
+        &routed(host, 1433),
+    );
     first.send(&mut bench, &packets, &mut whole);
     assert!(next_target(&mut bench).is_some());
     reconnect(&mut bench);

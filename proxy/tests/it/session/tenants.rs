@@ -18,18 +18,12 @@ use weir_tds::{
 use super::{
     bench::{Bench, login7, message, prelogin, refused},
     login::error_in,
-    routing::{server_reads_login, with_auth},
+    opening::with_auth,
 };
 
 fn said(settings: Settings, login: &Login7) -> Bench {
     let mut bench = Bench::with(settings, 0);
-    bench.client_says(
-        PacketType::Prelogin,
-        PacketStatus::NORMAL,
-        &prelogin(Encryption::NotSup).encode(),
-    );
-    bench.client_message();
-    bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
+    bench.client_opens(login);
     bench
 }
 
@@ -73,7 +67,7 @@ fn the_first_rule_that_matches_says_who_pays_and_the_server_sees_the_clients_own
     let mut bench = said(settings(), &login("app", "CRM"));
     assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(facts)) if facts.login == "payer"));
     bench.admit(Mode::Enforce);
-    assert_eq!(server_reads_login(&mut bench).user_name, "SHARED");
+    assert_eq!(bench.server_reads_login().user_name, "SHARED");
     let mut bench = said(settings(), &login("app", "other"));
     assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(facts)) if facts.login == "shared"));
     let mut bench = said(settings(), &login("Blocked app", "CRM"));
@@ -118,7 +112,7 @@ fn a_mapped_login_is_another_one_at_the_server() {
     bench.event(Event::Verified);
     assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(f)) if f.login == "acme"));
     bench.admit(Mode::Enforce);
-    let sent = server_reads_login(&mut bench);
+    let sent = bench.server_reads_login();
     assert_eq!(
         (sent.user_name.as_str(), sent.password.to_text().as_str()),
         ("weir_acme", "server-word")
@@ -152,7 +146,7 @@ fn a_password_is_changed_only_where_the_operator_allows_it_and_never_a_mapped_on
     let mut bench = said(with_auth(allowing), &change);
     assert!(matches!(bench.actions.pop_front(), Some(Action::Admit(_))));
     bench.admit(Mode::Enforce);
-    let sent = server_reads_login(&mut bench);
+    let sent = bench.server_reads_login();
     assert!(sent.wants_password_change() && sent.change_password.to_text().as_str() == "new");
     let mapped = AuthSettings {
         password_change: true,
@@ -176,22 +170,16 @@ fn the_server_is_told_the_clients_address_where_the_operator_says() {
         });
         let mut bench = Bench::with(settings, 0);
         bench.with_core(|core: Session| core.with_client("10.1.2.3".parse().ok()));
-        bench.client_says(
-            PacketType::Prelogin,
-            PacketStatus::NORMAL,
-            &prelogin(Encryption::NotSup).encode(),
-        );
-        bench.client_message();
         let login = Login7 {
             host_name: "büro".into(),
             app_name: "x".repeat(128),
             option_flags2: 0x30,
             ..login7("acme")
         };
-        bench.client_says(PacketType::Login7, PacketStatus::NORMAL, &login.encode().unwrap());
+        bench.client_opens(&login);
         bench.actions.clear();
         bench.admit(Mode::Enforce);
-        let sent = server_reads_login(&mut bench);
+        let sent = bench.server_reads_login();
         let (host, app) = match tell {
             TellClient::None => ("büro".to_owned(), "x".repeat(128)),
             TellClient::HostName => ("büro [10.1.2.3]".to_owned(), "x".repeat(128)),
@@ -269,7 +257,7 @@ fn a_login_in_many_packets_is_the_same_login_however_it_is_cut() {
             "packets of {size}"
         );
         bench.admit(Mode::Enforce);
-        let sent = server_reads_login(&mut bench);
+        let sent = bench.server_reads_login();
         assert_eq!(sent.features, login.features, "packets of {size}");
     }
 }

@@ -15,7 +15,7 @@ use weir_tds::{
 use super::{
     bench::{Bench, V, login7, message, prelogin, take_message},
     login::{error_in, tokens_of},
-    routing::{server_reads_login, to_server, with_auth},
+    opening::{routed, with_auth},
     tls_peer::{Identity, Peer, flight, take_in, unwrapped, whole, wrapped},
 };
 
@@ -50,8 +50,8 @@ fn challenge(token: &[u8]) -> Vec<u8> {
 #[test]
 fn an_integrated_login_is_relayed_round_by_round() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    to_server(&mut bench, &integrated());
-    let sent = server_reads_login(&mut bench);
+    bench.to_server(&integrated());
+    let sent = bench.server_reads_login();
     assert!(sent.is_integrated() && sent.sspi == b"NTLMSSP-negotiate");
     for round in 0..2u8 {
         let asked = challenge(&[round; 300]);
@@ -72,8 +72,8 @@ fn an_integrated_login_is_relayed_round_by_round() {
 #[test]
 fn a_server_that_never_stops_asking_is_left() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    to_server(&mut bench, &integrated());
-    server_reads_login(&mut bench);
+    bench.to_server(&integrated());
+    bench.server_reads_login();
     let mut rounds = 0;
     while bench.end.is_none() {
         bench.server_says(&challenge(b"again"));
@@ -98,8 +98,8 @@ fn a_client_answers_with_what_it_was_asked_for_and_within_bounds() {
         (PacketType::Sspi, 200_000),
     ] {
         let mut bench = Bench::with(with_auth(relaying()), 0);
-        to_server(&mut bench, &integrated());
-        server_reads_login(&mut bench);
+        bench.to_server(&integrated());
+        bench.server_reads_login();
         bench.server_says(&challenge(b"who"));
         bench.client_message();
         bench.client_says(kind, PacketStatus::NORMAL, &vec![1; length]);
@@ -112,8 +112,8 @@ fn a_client_answers_with_what_it_was_asked_for_and_within_bounds() {
 fn an_integrated_login_that_the_server_cannot_verify_is_explained() {
     let failed = |number| {
         let mut bench = Bench::with(with_auth(relaying()), 0);
-        to_server(&mut bench, &integrated());
-        server_reads_login(&mut bench);
+        bench.to_server(&integrated());
+        bench.server_reads_login();
         let mut tokens = TokenBuf::new(V);
         tokens
             .error(&ServerText {
@@ -144,22 +144,17 @@ fn an_integrated_login_cannot_be_routed() {
         ..relaying()
     };
     let mut bench = Bench::with(with_auth(auth), 0);
-    to_server(&mut bench, &integrated());
-    server_reads_login(&mut bench);
-    let mut tokens = TokenBuf::new(V);
-    tokens
-        .login_ack("a", [16, 0, 0, 0])
-        .env_routing(1433, "other")
-        .done(0, 0, 0);
-    bench.server_says(tokens.as_bytes());
+    bench.to_server(&integrated());
+    bench.server_reads_login();
+    bench.server_says(&routed("other", 1433));
     assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
 }
 
 #[test]
 fn a_sql_login_is_not_asked_for_other_tokens() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    to_server(&mut bench, &login7("acme"));
-    server_reads_login(&mut bench);
+    bench.to_server(&login7("acme"));
+    bench.server_reads_login();
     bench.server_says(&challenge(b"who"));
     assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
 }
@@ -172,17 +167,7 @@ fn without_the_operators_word_or_a_rule_nothing_is_relayed() {
     };
     for auth in [AuthSettings::default(), unruled] {
         let mut bench = Bench::with(with_auth(auth), 0);
-        bench.client_says(
-            PacketType::Prelogin,
-            PacketStatus::NORMAL,
-            &prelogin(Encryption::NotSup).encode(),
-        );
-        bench.client_message();
-        bench.client_says(
-            PacketType::Login7,
-            PacketStatus::NORMAL,
-            &integrated().encode().unwrap(),
-        );
+        bench.client_opens(&integrated());
         assert!(bench.actions.is_empty());
         assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
     }
@@ -276,6 +261,26 @@ impl Federated {
             .expect("the client waits for a message")
             .1
     }
+
+    /// The server asks its question, the client answers it with the token that it fetched meanwhile.
+    fn client_fetches_token(&mut self) -> Vec<u8> {
+        self.server_reads_login(Some(1));
+        let asked = question("https://login.example/");
+        self.server_says(&asked);
+        assert_eq!(self.client_reads(), asked);
+        let token = [&8u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"j\0w\0"].concat();
+        let packets = message(PacketType::FedAuthToken, PacketStatus::NORMAL, &token);
+        self.client.send(&mut self.bench, &packets, &mut whole);
+        assert_eq!(self.server_reads(), (PacketType::FedAuthToken, token.clone()));
+        token
+    }
+}
+
+/// What a server asks a client for that fetches its token at `issuer`.
+fn question(issuer: &str) -> Vec<u8> {
+    let mut tokens = TokenBuf::new(V);
+    tokens.fed_auth_info(&[(1, issuer), (2, "https://database.example/")]);
+    tokens.as_bytes().to_vec()
 }
 
 #[test]
@@ -304,15 +309,7 @@ fn a_token_that_the_client_fetches_is_relayed() {
     let (mut both, _) = Federated::begin(relaying(), &federated(0x05));
     both.bench.actions.clear();
     both.bench.admit(Mode::Enforce);
-    both.server_reads_login(Some(1));
-    let mut tokens = TokenBuf::new(V);
-    tokens.fed_auth_info(&[(1, "https://login.example/"), (2, "https://database.example/")]);
-    both.server_says(tokens.as_bytes());
-    assert_eq!(both.client_reads(), tokens.as_bytes());
-    let token = [&8u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"j\0w\0"].concat();
-    let packets = message(PacketType::FedAuthToken, PacketStatus::NORMAL, &token);
-    both.client.send(&mut both.bench, &packets, &mut whole);
-    assert_eq!(both.server_reads(), (PacketType::FedAuthToken, token));
+    both.client_fetches_token();
 }
 
 #[test]
@@ -338,17 +335,7 @@ fn what_a_federated_login_cannot_do_through_a_gate_is_said() {
     assert_eq!(sentence(relaying(), &both), Some((50403, 16)));
     // In clear, nothing of it goes on.
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    bench.client_says(
-        PacketType::Prelogin,
-        PacketStatus::NORMAL,
-        &prelogin(Encryption::NotSup).encode(),
-    );
-    bench.client_message();
-    bench.client_says(
-        PacketType::Login7,
-        PacketStatus::NORMAL,
-        &federated(0x03).encode().unwrap(),
-    );
+    bench.client_opens(&federated(0x03));
     assert!(bench.actions.is_empty());
     assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
 }
@@ -387,24 +374,8 @@ fn a_fetched_token_follows_a_routed_login_to_a_server_that_asks_the_same() {
         let (mut both, _) = Federated::begin(auth, &federated(0x05));
         both.bench.actions.clear();
         both.bench.admit(Mode::Enforce);
-        both.server_reads_login(Some(1));
-        let question = |issuer: &str| {
-            let mut tokens = TokenBuf::new(V);
-            tokens.fed_auth_info(&[(1, issuer), (2, "https://database.example/")]);
-            tokens.as_bytes().to_vec()
-        };
-        both.server_says(&question("https://login.example/"));
-        both.client_reads();
-        let token = [&8u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"j\0w\0"].concat();
-        let packets = message(PacketType::FedAuthToken, PacketStatus::NORMAL, &token);
-        both.client.send(&mut both.bench, &packets, &mut whole);
-        assert_eq!(both.server_reads().1, token);
-        let mut tokens = TokenBuf::new(V);
-        tokens
-            .login_ack("a", [16, 0, 0, 0])
-            .env_routing(1433, "localhost")
-            .done(0, 0, 0);
-        both.server_says(tokens.as_bytes());
+        let token = both.client_fetches_token();
+        both.server_says(&routed("localhost", 1433));
         assert!(matches!(both.bench.actions.pop_front(), Some(Action::Connect(_))));
         both.bench.event(Event::Connected);
         both.server = Peer::server();
