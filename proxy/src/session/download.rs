@@ -9,7 +9,7 @@ use weir_tds::{
 };
 
 use super::{
-    elsewhere,
+    elsewhere::{self, Lookout},
     engine::{Action, SessionEnd},
     meter::{Meter, Till},
     relay::{Context, OnCredit, Open, Relay, Stage},
@@ -95,7 +95,7 @@ impl Relay {
         till: &mut Till<'_>,
     ) -> Result<bool, SessionEnd> {
         self.first_answer(cx);
-        if self.lost {
+        if self.lost.is_some() {
             return self.forward_unwalked(cx, header);
         }
         loop {
@@ -524,7 +524,7 @@ impl Relay {
             {
                 meter.unparsed = true;
             }
-            self.lost = true;
+            self.lost = Some(Lookout::default());
             return self.forward_unwalked(cx, header);
         }
         let Some(clean) = clean else {
@@ -545,10 +545,14 @@ impl Relay {
 impl Relay {
     /// Observe mode, after the walker lost the stream: bytes are counted, rows are not.
     fn forward_unwalked(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<bool, SessionEnd> {
+        let unread = cx.server.body(header).get(self.walked..).unwrap_or_default();
+        if let Some(what) = self.lost.as_mut().and_then(|lookout| lookout.look(unread)) {
+            return Err(led_away(what));
+        }
         self.count_bytes(cx.server.body(header).len());
         self.forward_whole(cx, header)?;
         if header.status.is_eom() {
-            self.lost = false;
+            self.lost = None;
             self.walker.begin_message();
             match &mut self.open {
                 Some(open) if open.attentions > 0 => open.stage = Stage::Acks,
@@ -562,12 +566,11 @@ impl Relay {
 
 /// Ends the session of a server that leads its client elsewhere behind the login: no driver follows there, and none needs to.
 fn stay_here(token: &[u8]) -> Result<(), SessionEnd> {
-    match elsewhere::leads_away(token) {
-        Some(what) => Err(server_fault(format!(
-            "it tried to lead the client elsewhere ({what})"
-        ))),
-        None => Ok(()),
-    }
+    elsewhere::leads_away(token).map_or(Ok(()), |what| Err(led_away(what)))
+}
+
+fn led_away(what: &str) -> SessionEnd {
+    server_fault(format!("it tried to lead the client elsewhere ({what})"))
 }
 
 fn see(step: &Step<'_>, version: weir_tds::version::TdsVersion) -> Result<Seen, WireError> {

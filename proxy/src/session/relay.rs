@@ -16,6 +16,7 @@ use weir_tds::{
 
 use super::{
     charge::Reading,
+    elsewhere::Lookout,
     engine::{Action, Closing, Event, LaneId, Phase, SERVER_OUT_MAX, Session, SessionEnd, Settings},
     leg::{Leg, Message},
     meter::{Brought, Meter, Till},
@@ -78,8 +79,8 @@ pub(super) struct Relay {
     pub(super) counted: usize,
     /// The message to the client has begun: packets of it were sent.
     pub(super) mid_message: bool,
-    /// Observe mode: the rest of this message is forwarded without being walked.
-    pub(super) lost: bool,
+    /// Observe mode: the rest of this message is forwarded without being walked, but for what leads the client elsewhere.
+    pub(super) lost: Option<Lookout>,
     pub(super) spid: u16,
     pub(super) next_packet_id: u8,
     /// Close once the client has everything.
@@ -250,7 +251,7 @@ impl Relay {
             walked: 0,
             counted: 0,
             mid_message: false,
-            lost: false,
+            lost: None,
             spid,
             next_packet_id: weir_tds::message::FIRST_PACKET_ID,
             ending: false,

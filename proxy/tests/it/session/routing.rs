@@ -217,31 +217,31 @@ fn a_server_that_was_left_is_not_listened_to() {
     assert!(bench.end.is_some(), "the second server is");
 }
 
-/// 13, 20 and 21 behind the login, in a whole packet and cut at every byte by a packet's border: the token never leaves whole,
-/// and no part of the address leaves.
-#[test]
-fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
-    let leads: [fn(&mut TokenBuf); 3] = [
-        |t| {
-            t.env_mirror_partner(OTHER);
-        },
-        |t| {
-            t.env_routing(1433, OTHER);
-        },
-        |t| {
-            t.env_enhanced_routing(1433, OTHER, "db");
-        },
-    ];
-    for lead in leads {
+/// 13, 20 and 21.
+const LEADS: [fn(&mut TokenBuf); 3] = [
+    |t| {
+        t.env_mirror_partner(OTHER);
+    },
+    |t| {
+        t.env_routing(1433, OTHER);
+    },
+    |t| {
+        t.env_enhanced_routing(1433, OTHER, "db");
+    },
+];
+
+/// A session that was told where to go, behind `first`: the token whole in a packet, and cut at every byte by a packet's
+/// border.
+fn led_away_behind(mode: Mode, first: &[u8]) -> Vec<Bench> {
+    let mut sessions = Vec::new();
+    for lead in LEADS {
         let mut tokens = TokenBuf::new(V);
-        tokens.env_database("demo", "master");
-        let before = tokens.as_bytes().len();
         lead(&mut tokens);
-        let after = tokens.as_bytes().len();
+        let length = tokens.as_bytes().len();
         tokens.done(0, 0, 0);
-        let stream = tokens.as_bytes().to_vec();
-        for at in before..=after {
-            let mut bench = Bench::ready(1 << 30);
+        let stream = [first, tokens.as_bytes()].concat();
+        for at in first.len()..=first.len() + length {
+            let mut bench = Bench::ready_in(1 << 30, mode);
             bench.client_says(PacketType::SqlBatch, PacketStatus::NORMAL, &batch("SELECT 1"));
             let mut packets = message(PacketType::TabularResult, PacketStatus::NORMAL, &stream[..at]);
             packets[1] = 0;
@@ -251,8 +251,61 @@ fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
                 &stream[at..],
             ));
             bench.feed_server(&packets);
+            sessions.push(bench);
+        }
+    }
+    sessions
+}
+
+/// The token never leaves whole, and no part of the address leaves.
+#[test]
+fn what_leads_elsewhere_in_mid_session_never_reaches_the_client() {
+    let mut before = TokenBuf::new(V);
+    before.env_database("demo", "master");
+    for mode in [Mode::Enforce, Mode::Observe] {
+        for bench in led_away_behind(mode, before.as_bytes()) {
+            assert!(bench.end.is_some(), "{mode:?}");
             assert_not_told(&bench, OTHER);
         }
+    }
+}
+
+/// Observe mode passes on what the gate cannot read: the bytes behind a token that nobody knows pass, and an address among
+/// them does not.
+#[test]
+fn nor_does_it_behind_what_observe_mode_passes_on_unread() {
+    let unknown = [0x42, 1, 2, 3, 0xE3, 0xE3, 0x1B, 0x00];
+    for bench in led_away_behind(Mode::Observe, &unknown) {
+        assert!(bench.end.is_some(), "the session ends");
+        assert!(
+            bench.records.iter().all(|record| record.unparsed),
+            "what passed before is on record"
+        );
+        assert_not_told(&bench, OTHER);
+    }
+}
+
+/// The login response is read in every mode: one that cannot be is refused, and what stands in it stays here.
+#[test]
+fn a_login_response_that_cannot_be_read_tells_nothing_in_observe_mode_either() {
+    for lead in LEADS {
+        let mut bench = Bench::with(settings(), 0);
+        bench.client_opens(&login7("acme"));
+        bench.actions.clear();
+        bench.admit(Mode::Observe);
+        bench.server_reads_login();
+        let mut tokens = TokenBuf::new(V);
+        tokens.login_ack("test", [16, 0, 0, 0]);
+        let mut stream = tokens.as_bytes().to_vec();
+        stream.extend([0x42, 1, 2, 3]);
+        let mut rest = TokenBuf::new(V);
+        lead(&mut rest);
+        rest.done(0, 0, 0);
+        stream.extend(rest.as_bytes());
+        bench.server_says(&stream);
+        assert_eq!(error_in(&bench.client_message()), Some((50504, 16)));
+        assert!(bench.end.is_some());
+        assert_not_told(&bench, OTHER);
     }
 }
 
