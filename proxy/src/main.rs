@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir_proxy::{
     Config, Running, StartError,
     auth::{PasswordHash, TellClient},
@@ -288,25 +289,41 @@ async fn run(config: Config) -> ExitCode {
         Ok(running) => running,
         Err(error) => return not_started(&error),
     };
+    // Before anybody is told that it is ready: a SIGHUP that nobody waits for ends the process.
+    let signals = Signals::listen();
     tracing::info!(listen = %running.addr, "proxy is ready");
-    if let Err(error) = until_told_to_stop(&running).await {
-        tracing::error!(%error, "cannot wait for signals");
+    match signals {
+        Ok(signals) => signals.until_told_to_stop(&running).await,
+        Err(error) => tracing::error!(%error, "cannot wait for signals"),
     }
     running.stop().await;
     ExitCode::SUCCESS
 }
 
-/// SIGHUP renews TLS meanwhile.
-async fn until_told_to_stop(running: &Running) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => running.renew_tls().await,
+/// What an operator tells the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP renews TLS meanwhile.
+    async fn until_told_to_stop(mut self, running: &Running) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => running.renew_tls().await,
+            }
         }
     }
 }

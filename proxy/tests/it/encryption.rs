@@ -19,12 +19,12 @@ use crate::{
 
 /// A directory with a certificate for some host.
 pub(crate) struct Files {
-    dir: TempDir,
-    certificate: CertificateDer<'static>,
+    pub(crate) dir: TempDir,
+    pub(crate) certificate: CertificateDer<'static>,
 }
 
 impl Files {
-    fn new(host: &str, authority: bool) -> Self {
+    pub(crate) fn new(host: &str, authority: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certificate = Self::write(dir.path(), host, authority);
         Self { dir, certificate }
@@ -42,11 +42,11 @@ impl Files {
         made.der().clone()
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    async fn sandbox(&self, encryption: EncryptionPolicy) -> weir_sandbox::Running {
+    pub(crate) async fn sandbox(&self, encryption: EncryptionPolicy) -> weir_sandbox::Running {
         let config = weir_sandbox::Config {
             tls: Some(TlsFiles {
                 cert: self.path("cert.pem"),
@@ -78,8 +78,12 @@ impl Files {
     }
 
     fn driver(&self, gate: &Running, encryption: Encryption) -> Driver {
+        self.driver_at(gate.addr, encryption)
+    }
+
+    pub(crate) fn driver_at(&self, gate: SocketAddr, encryption: Encryption) -> Driver {
         Driver {
-            gate: gate.addr,
+            gate,
             encryption,
             trusts: self.certificate.clone(),
         }
@@ -87,7 +91,7 @@ impl Files {
 }
 
 /// The driver's calls block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
@@ -100,7 +104,7 @@ fn error_of(tokens: &[u8]) -> Option<(i32, u8, String)> {
     Some((error.number, error.state, error.message))
 }
 
-async fn log_in(driver: Driver) -> Connected {
+pub(crate) async fn log_in(driver: Driver) -> Connected {
     let (connected, answer) = blocking(move || driver.log_in()).await.unwrap();
     assert_eq!(error_of(&answer), None);
     connected
@@ -112,7 +116,7 @@ async fn refused(driver: Driver) -> (i32, u8, String) {
 }
 
 /// Rows and all: more than one packet on either leg.
-async fn use_it(mut connected: Connected) -> Connected {
+pub(crate) async fn use_it(mut connected: Connected) -> Connected {
     blocking(move || {
         let text = format!("SELECT TOP 3000 * FROM events -- {}", "x".repeat(20_000));
         let tokens = connected.batch(&text).unwrap();

@@ -16,4 +16,5 @@ mod memory;
 mod real;
 mod session;
 mod ship;
+mod sighup;
 mod tls_client;
