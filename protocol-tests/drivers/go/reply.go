@@ -38,7 +38,6 @@ type reply struct {
 	Sets     []*resultSet  `json:"sets"`
 	Errors   []serverError `json:"errors"`
 	Affected *int64        `json:"affected,omitempty"`
-	Out      []any         `json:"out,omitempty"`
 }
 
 func newReply() *reply { return &reply{Sets: []*resultSet{}, Errors: []serverError{}} }

@@ -17,18 +17,17 @@ import (
 )
 
 type step struct {
-	Do        string      `json:"do"`
-	SQL       string      `json:"sql"`
-	Params    []parameter `json:"params"`
-	Types     []string    `json:"types"`
-	Runs      [][]any     `json:"runs"`
-	After     int         `json:"after"`
-	Table     string      `json:"table"`
-	Columns   []string    `json:"columns"`
-	Rows      int         `json:"rows"`
-	Type      string      `json:"type"`
-	Procedure string      `json:"procedure"`
-	What      string      `json:"what"`
+	Do      string      `json:"do"`
+	SQL     string      `json:"sql"`
+	Params  []parameter `json:"params"`
+	Types   []string    `json:"types"`
+	Runs    [][]any     `json:"runs"`
+	After   int         `json:"after"`
+	Table   string      `json:"table"`
+	Columns []string    `json:"columns"`
+	Rows    int         `json:"rows"`
+	Type    string      `json:"type"`
+	What    string      `json:"what"`
 }
 
 type session struct {
@@ -113,8 +112,6 @@ func (s *session) do(what *step) (any, error) {
 		return s.bulk(what)
 	case "tvp":
 		return s.tvp(what)
-	case "call":
-		return s.call(what)
 	case "await":
 		return s.await(what.What)
 	case "mars":
@@ -279,26 +276,6 @@ func (s *session) cancel(what *step) (any, error) {
 		return nil, err
 	}
 	return map[string]any{"cancelled": err != nil}, nil
-}
-
-func (s *session) call(what *step) (any, error) {
-	values, err := valuesOf(what.Params)
-	if err != nil {
-		return nil, err
-	}
-	read := make([]func() any, 0)
-	for at, parameter := range what.Params {
-		if parameter.Out {
-			if values[at], err = outOf(values[at], &read); err != nil {
-				return nil, err
-			}
-		}
-	}
-	reply, err := s.asked(what.Procedure, values)
-	for _, value := range read {
-		reply.Out = append(reply.Out, value())
-	}
-	return reply, err
 }
 
 func (s *session) await(what string) (any, error) {

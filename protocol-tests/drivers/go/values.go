@@ -82,7 +82,6 @@ func moment(value time.Time, column string) string {
 type parameter struct {
 	Type  string `json:"type"`
 	Value any    `json:"value"`
-	Out   bool   `json:"out"`
 }
 
 func valuesOf(parameters []parameter) ([]any, error) {
@@ -154,38 +153,6 @@ func (p parameter) null() (any, error) {
 		return mssql.NullUniqueIdentifier{}, nil
 	}
 	return nil, fmt.Errorf("no such type: %s", p.Type)
-}
-
-// outOf makes an output parameter that begins with a value; read gets what reads it afterwards.
-func outOf(value any, read *[]func() any) (any, error) {
-	place := reflect.New(reflect.TypeOf(value))
-	place.Elem().Set(reflect.ValueOf(value))
-	*read = append(*read, func() any {
-		switch value := place.Elem().Interface().(type) {
-		case int32:
-			return written(int64(value), "")
-		case sql.NullInt32:
-			if !value.Valid {
-				return nil
-			}
-			return written(int64(value.Int32), "")
-		case sql.NullInt64:
-			if !value.Valid {
-				return nil
-			}
-			return written(value.Int64, "")
-		case sql.NullString:
-			if !value.Valid {
-				return nil
-			}
-			return written(value.String, "")
-		case decimal.Decimal:
-			return "n:" + plain(value.String())
-		default:
-			return written(value, "")
-		}
-	})
-	return sql.Out{Dest: place.Interface(), In: true}, nil
 }
 
 // cellOf is row at (from 1) of a column that bulk and tvp fill, nil for NULL.

@@ -122,6 +122,3 @@ class Session:
 
     def do_cursor(self, step):
         raise Unsupported("the driver has no server cursors")
-
-    def do_call(self, step):
-        raise Unsupported("the driver does not call procedures by name")

@@ -4,7 +4,6 @@ import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import java.math.BigDecimal;
-import java.sql.CallableStatement;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
@@ -69,8 +68,6 @@ final class Session implements AutoCloseable {
                 return tvp(step);
             case "cursor":
                 return cursor(text(step, "sql"), step.get("fetch").getAsInt());
-            case "call":
-                return call(step);
             case "await":
                 return Conform.await(step.get("what").getAsString());
             case "mars":
@@ -276,33 +273,5 @@ final class Session implements AutoCloseable {
             reply.readAll(statement, () -> statement.execute(sql));
         }
         return reply.json();
-    }
-
-    private JsonObject call(JsonObject step) throws SQLException {
-        JsonArray parameters = step.getAsJsonArray("params");
-        String marks = String.join(",", java.util.Collections.nCopies(parameters.size(), "?"));
-        Reply reply = new Reply(driver);
-        JsonArray out = new JsonArray();
-        try (CallableStatement statement =
-                connection.prepareCall("{call " + text(step, "procedure") + "(" + marks + ")}")) {
-            for (int at = 1; at <= parameters.size(); at++) {
-                JsonObject one = parameters.get(at - 1).getAsJsonObject();
-                set(statement, at, one.get("type").getAsString(), one.get("value"));
-                if (one.has("out")) {
-                    statement.registerOutParameter(at, sqlType(one.get("type").getAsString()));
-                }
-            }
-            reply.readAll(statement, statement::execute);
-            for (int at = 1; at <= parameters.size(); at++) {
-                if (parameters.get(at - 1).getAsJsonObject().has("out")) {
-                    out.add(Values.json(Values.written(statement.getObject(at))));
-                }
-            }
-        }
-        JsonObject told = reply.json();
-        if (out.size() > 0) {
-            told.add("out", out);
-        }
-        return told;
     }
 }
