@@ -49,7 +49,7 @@ impl Bench {
     }
 
     /// PRELOGIN and LOGIN7 of the client; the tenant is known and the first connection asked for.
-    pub(crate) fn to_server(&mut self, login: &Login7) {
+    pub(crate) fn client_reaches_server(&mut self, login: &Login7) {
         self.client_opens(login);
         assert!(matches!(self.actions.pop_front(), Some(Action::Admit(_))));
         self.admit(Mode::Enforce);

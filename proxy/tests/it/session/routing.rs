@@ -60,7 +60,7 @@ fn reconnect(bench: &mut Bench) {
 #[test]
 fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last_response_only() {
     let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     let first = bench.server_reads_login();
     assert_eq!(first.server_name, "db");
     bench.server_says(&routed(&format!("{OTHER}\\INST"), 11_000));
@@ -99,7 +99,7 @@ fn a_routing_answer_is_followed_with_the_same_login_and_the_client_gets_the_last
 #[test]
 fn enhanced_routing_brings_its_database() {
     let mut bench = Bench::with(following(&["*.secret-domain.example"]), 0);
-    bench.to_server(&Login7 {
+    bench.client_reaches_server(&Login7 {
         database: "front".into(),
         ..login7("acme")
     });
@@ -126,7 +126,7 @@ fn logins_go_nowhere_that_the_operator_does_not_name() {
         (following(&["*"]), ""),
     ] {
         let mut bench = Bench::with(settings, 0);
-        bench.to_server(&login7("acme"));
+        bench.client_reaches_server(&login7("acme"));
         bench.server_reads_login();
         bench.server_says(&routed(host, 11_000));
         assert_eq!(next_target(&mut bench), None);
@@ -139,7 +139,7 @@ fn logins_go_nowhere_that_the_operator_does_not_name() {
 #[test]
 fn a_circle_of_servers_ends() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     for _ in 0..HOPS_MAX {
         bench.server_reads_login();
         bench.server_says(&routed(OTHER, 1433));
@@ -156,7 +156,7 @@ fn a_circle_of_servers_ends() {
 #[test]
 fn a_failed_login_of_a_routed_server_is_the_clients_but_its_address_is_not() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     bench.server_reads_login();
     bench.server_says(&routed(OTHER, 1433));
     next_target(&mut bench);
@@ -204,7 +204,7 @@ fn the_failover_is_tried_once_and_never_told() {
 #[test]
 fn a_server_that_was_left_is_not_listened_to() {
     let mut bench = Bench::with(following(&["*"]), 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     bench.server_reads_login();
     bench.server_says(&routed(OTHER, 1433));
     let now = bench.now;
@@ -335,7 +335,7 @@ fn routed_over_tls(host: &str) -> Bench {
         ..identity.gate(EncryptionPolicy::NotSup, Encryption::On)
     };
     let mut bench = Bench::with(settings, 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     let mut first = Peer::server();
     bench.server_message();
     bench.server_says(&prelogin(Encryption::On).encode());

@@ -50,7 +50,7 @@ fn challenge(token: &[u8]) -> Vec<u8> {
 #[test]
 fn an_integrated_login_is_relayed_round_by_round() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    bench.to_server(&integrated());
+    bench.client_reaches_server(&integrated());
     let sent = bench.server_reads_login();
     assert!(sent.is_integrated() && sent.sspi == b"NTLMSSP-negotiate");
     for round in 0..2u8 {
@@ -72,7 +72,7 @@ fn an_integrated_login_is_relayed_round_by_round() {
 #[test]
 fn a_server_that_never_stops_asking_is_left() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    bench.to_server(&integrated());
+    bench.client_reaches_server(&integrated());
     bench.server_reads_login();
     let mut rounds = 0;
     while bench.end.is_none() {
@@ -98,7 +98,7 @@ fn a_client_answers_with_what_it_was_asked_for_and_within_bounds() {
         (PacketType::Sspi, 200_000),
     ] {
         let mut bench = Bench::with(with_auth(relaying()), 0);
-        bench.to_server(&integrated());
+        bench.client_reaches_server(&integrated());
         bench.server_reads_login();
         bench.server_says(&challenge(b"who"));
         bench.client_message();
@@ -112,7 +112,7 @@ fn a_client_answers_with_what_it_was_asked_for_and_within_bounds() {
 fn an_integrated_login_that_the_server_cannot_verify_is_explained() {
     let failed = |number| {
         let mut bench = Bench::with(with_auth(relaying()), 0);
-        bench.to_server(&integrated());
+        bench.client_reaches_server(&integrated());
         bench.server_reads_login();
         let mut tokens = TokenBuf::new(V);
         tokens
@@ -144,7 +144,7 @@ fn an_integrated_login_cannot_be_routed() {
         ..relaying()
     };
     let mut bench = Bench::with(with_auth(auth), 0);
-    bench.to_server(&integrated());
+    bench.client_reaches_server(&integrated());
     bench.server_reads_login();
     bench.server_says(&routed("other", 1433));
     assert_eq!(error_in(&bench.client_message()), Some((50400, 16)));
@@ -153,7 +153,7 @@ fn an_integrated_login_cannot_be_routed() {
 #[test]
 fn a_sql_login_is_not_asked_for_other_tokens() {
     let mut bench = Bench::with(with_auth(relaying()), 0);
-    bench.to_server(&login7("acme"));
+    bench.client_reaches_server(&login7("acme"));
     bench.server_reads_login();
     bench.server_says(&challenge(b"who"));
     assert_eq!(error_in(&bench.client_message()), Some((50403, 16)));
