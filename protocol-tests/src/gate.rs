@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub struct Gate {
     child: Child,
     address: SocketAddr,
     holder: TempDir,
+    command: Command,
 }
 
 impl Gate {
@@ -39,10 +41,9 @@ impl Gate {
     pub fn start_with(demo: &Demo, upstream: SocketAddr, flags: &[&str]) -> Self {
         let holder = tempfile::Builder::new().prefix("weir-test-").tempdir();
         let holder = holder.unwrap_or_else(|error| panic!("no temporary directory: {error}"));
-        let log = File::create(holder.path().join("log"));
-        let log = log.unwrap_or_else(|error| panic!("no log: {error}"));
         let address = free_address();
-        let child = Command::new(binary("weir-proxy"))
+        let mut command = Command::new(binary("weir-proxy"));
+        command
             .arg("run")
             .args([
                 "--listen",
@@ -60,23 +61,28 @@ impl Gate {
             .arg("--data-dir")
             .arg(holder.path().join("journal"))
             .arg("--outbox-path")
-            .arg(demo.directory().join("outbox.db"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("weir-proxy does not start: {error}"));
-        let gate = Self {
+            .arg(demo.directory().join("outbox.db"));
+        let child = launch(&mut command, holder.path(), address);
+        Self {
             child,
             address,
             holder,
-        };
-        let ready = wait_for(READY_WITHIN, || TcpStream::connect(address).ok());
-        assert!(
-            ready.is_some(),
-            "weir-proxy did not listen within {READY_WITHIN:?}"
-        );
-        gate
+            command,
+        }
+    }
+
+    /// SIGKILL, at once, and its end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again behind its end, with the same journal.
+    ///
+    /// # Panics
+    /// When it does not accept connections in time.
+    pub fn restart(&mut self) {
+        self.child = launch(&mut self.command, self.holder.path(), self.address);
     }
 
     /// Where drivers connect.
@@ -115,12 +121,33 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if std::thread::panicking() {
             crate::process::show_log(&self.holder.path().join("log"));
         }
     }
+}
+
+/// Starts the binary and waits until it accepts connections; its log is in `directory`.
+fn launch(command: &mut Command, directory: &Path, address: SocketAddr) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"));
+    let log = log.unwrap_or_else(|error| panic!("no log: {error}"));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("weir-proxy does not start: {error}"));
+    if wait_for(READY_WITHIN, || TcpStream::connect(address).ok()).is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+        crate::process::show_log(&directory.join("log"));
+        panic!("weir-proxy did not listen within {READY_WITHIN:?}");
+    }
+    child
 }
 
 /// An address that nobody listens on.

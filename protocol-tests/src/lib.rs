@@ -9,6 +9,7 @@ pub mod drivers;
 pub mod fuzz;
 pub mod gate;
 pub mod money;
+pub mod multiplexed;
 pub mod naive_decoder;
 pub mod pcap;
 pub mod process;

@@ -8,6 +8,7 @@ mod credit;
 mod fleet;
 mod hostile;
 mod kill;
+mod kill_mars;
 mod load;
 mod memory;
 mod mixed;

@@ -88,7 +88,7 @@ fn a_value_of_a_gibibyte_passes_without_being_held() {
 }
 
 /// A server that plays a script; it ends with the test's process.
-fn scripted(scenario: Scenario) -> SocketAddr {
+pub(crate) fn scripted(scenario: Scenario) -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
