@@ -206,24 +206,7 @@ fn head_only(mut head: Maker, tail: &[u8], rows: u64, room: usize) -> Answer {
 
 /// One row of one varbinary(max), its chunks cut where packets are [MS-TDS 2.2.5.2.3].
 fn blob(bytes: u64, room: usize) -> Answer {
-    let mut head = vec![
-        0x81,
-        1,
-        0,
-        0,
-        0,
-        0,
-        0,
-        9,
-        0,
-        0xA5,
-        0xFF,
-        0xFF,
-        1,
-        u8::from(b'c'),
-        0,
-        0xD1,
-    ];
+    let mut head = vec![0x81, 1, 0, 0, 0, 0, 0, 9, 0, 0xA5, 0xFF, 0xFF, 1, b'c', 0, 0xD1];
     head.extend(bytes.to_le_bytes());
     let first = (room - head.len() - 4) as u64;
     let each = (room - 4) as u64;

@@ -85,7 +85,7 @@ impl Process {
                 let shown = self.last_words();
                 return Err(Failure(format!("{} does not listen at {at}: {shown}", self.name)));
             }
-            std::thread::sleep(LOOK);
+            pause(LOOK);
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Process {
                     self.last_words()
                 )));
             }
-            std::thread::sleep(LOOK);
+            pause(LOOK);
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ pub fn at_rest(processes: &[u32], within: Duration) -> bool {
             return false;
         }
         let marks: Vec<CpuMark> = processes.iter().map(|process| CpuMark::of(*process)).collect();
-        std::thread::sleep(LOOK);
+        pause(LOOK);
         let busy = marks.iter().any(|mark| mark.elapsed() > AT_REST);
         rested = if busy { 0 } else { rested + 1 };
     }
@@ -293,4 +293,15 @@ pub fn resident(process: u32) -> u64 {
         .and_then(|line| line.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Lets others run before the next look at what tells nobody.
+pub(crate) fn pause(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Trying};
+use crate::process::pause;
 
 /// From its start until strace holds every thread; its first lines say so.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(10);
@@ -109,7 +110,7 @@ impl Tracer {
                 let _ = child.wait();
                 return Ok(None);
             }
-            std::thread::sleep(LOOK);
+            pause(LOOK);
         }
         Ok(Some(Self { child, summary }))
     }

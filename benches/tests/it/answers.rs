@@ -38,6 +38,7 @@ fn answers_hold_the_rows_and_bytes_that_they_say() {
             assert_eq!(bytes.len() as u64, answer.wire(), "{ask:?} in {packet_size}");
             let mut walker = Walker::new(WalkerOptions::new(TdsVersion::V7_4));
             walker.begin_message();
+            let mut budget = Budget::UNLIMITED;
             let (mut at, mut id, mut payload, mut ended) = (0, 1_u8, 0, false);
             while at < bytes.len() {
                 assert!(!ended, "{ask:?} in {packet_size}: packets behind the last one");
@@ -49,7 +50,7 @@ fn answers_hold_the_rows_and_bytes_that_they_say() {
                 let mut body = &bytes[at + HEADER_LEN..at + length];
                 payload += body.len() as u64;
                 while !body.is_empty() {
-                    let walk = walker.walk(body, &mut Budget::UNLIMITED).unwrap();
+                    let walk = walker.walk(body, &mut budget).unwrap();
                     body = &body[walk.consumed..];
                 }
                 at += length;
