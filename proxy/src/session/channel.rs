@@ -381,9 +381,8 @@ fn take_record(raw: &mut BytesMut) -> Result<Option<BytesMut>, LegError> {
 }
 
 fn feed(tls: &mut Connection, mut record: &[u8]) -> Result<IoState, LegError> {
-    while !record.is_empty() {
-        tls.read_tls(&mut record)?;
-    }
+    // Nothing is taken behind a close_notify: what comes there is ignored (RFC 8446, 6.1).
+    while !record.is_empty() && tls.read_tls(&mut record)? > 0 {}
     Ok(tls.process_new_packets()?)
 }
 
