@@ -2,7 +2,11 @@
 //! `WEIR_FUZZ_SEEDS=DIR` it writes the target's seeds and corpus there, prints the most bytes of an input, and ends.
 #![no_main]
 
+#[path = "../peers/mod.rs"]
+mod peers;
+
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use weir_protocol_tests::allocation::Counting;
@@ -13,10 +17,33 @@ static ALLOCATOR: Counting = Counting;
 
 static TARGET: OnceLock<Target> = OnceLock::new();
 
+/// Executions of `peers` between two lines that say how many responses the clients accepted.
+const TOLD_EACH: u64 = 1 << 18;
+
+fn find(name: &str) -> Option<Target> {
+    if name == peers::TARGET.name {
+        return Some(peers::TARGET);
+    }
+    named(name)
+}
+
+/// What other clients keep is theirs; this only asks what they see.
+fn run_peers(data: &[u8]) {
+    static RUN: AtomicU64 = AtomicU64::new(0);
+    (peers::TARGET.run)(data);
+    let run = RUN.fetch_add(1, Ordering::Relaxed) + 1;
+    if run.is_multiple_of(TOLD_EACH) {
+        eprintln!(
+            "peers: of {run} inputs responses offered, and accepted by: {:?}",
+            peers::accepted()
+        );
+    }
+}
+
 fn begin() {
     let name = std::env::var("WEIR_FUZZ_TARGET").unwrap_or_default();
-    let target = *TARGET
-        .get_or_init(|| named(&name).unwrap_or_else(|| panic!("WEIR_FUZZ_TARGET={name} is no target")));
+    let target =
+        *TARGET.get_or_init(|| find(&name).unwrap_or_else(|| panic!("WEIR_FUZZ_TARGET={name} is no target")));
     if let Ok(dir) = std::env::var("WEIR_FUZZ_SEEDS") {
         let kept = (target.seeds)().into_iter().chain(corpus(&target));
         for (number, seed) in kept.enumerate() {
@@ -35,6 +62,10 @@ fuzz_target!(init: begin(), |data: &[u8]| -> Corpus {
     if data.len() > target.input_max {
         return Corpus::Reject;
     }
-    oracle::nothing_kept(|| (target.run)(data));
+    if target.name == peers::TARGET.name {
+        run_peers(data);
+    } else {
+        oracle::nothing_kept(|| (target.run)(data));
+    }
     Corpus::Keep
 });

@@ -25,23 +25,18 @@ const COLUMNS_MAX: usize = 6;
 /// Bytes of the input that make one value of a row.
 const VALUE_BYTES: usize = 9;
 
+/// A response of TDS 7.4 that `input` builds.
+#[must_use]
+pub fn built_response(input: &[u8]) -> Vec<u8> {
+    let options = WalkerOptions::new(TdsVersion::V7_4);
+    Maker::make(&mut Source::new(input), options).out.take().to_vec()
+}
+
 /// First two bytes: options; then one byte for each token, with what it needs behind.
 pub(super) fn target(input: &[u8]) {
     let mut source = Source::new(input);
     let options = source.options();
-    let mut maker = Maker {
-        out: TokenBuf::new(options.version),
-        options,
-        columns: Vec::new(),
-        alt: None,
-        expected: Vec::new(),
-    };
-    for _step in 0..STEPS_MAX {
-        if source.is_empty() {
-            break;
-        }
-        maker.step(&mut source);
-    }
+    let mut maker = Maker::make(&mut source, options);
     let stream = maker.out.take();
     let whole = trace(&stream, &[], options);
     assert_eq!(whole.end, Ok(()), "the walker refuses what was built");
@@ -73,6 +68,23 @@ struct Maker {
 }
 
 impl Maker {
+    fn make(source: &mut Source<'_>, options: WalkerOptions) -> Self {
+        let mut maker = Self {
+            out: TokenBuf::new(options.version),
+            options,
+            columns: Vec::new(),
+            alt: None,
+            expected: Vec::new(),
+        };
+        for _step in 0..STEPS_MAX {
+            if source.is_empty() {
+                break;
+            }
+            maker.step(source);
+        }
+        maker
+    }
+
     fn step(&mut self, source: &mut Source<'_>) {
         match source.byte() % 32 {
             0..=3 => self.metadata(source),

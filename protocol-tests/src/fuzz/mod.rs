@@ -16,6 +16,7 @@ pub mod seeds;
 mod session;
 mod smp;
 pub mod source;
+mod tls;
 mod tokens;
 mod values;
 mod walker;
@@ -25,6 +26,8 @@ use std::path::Path;
 pub use session::conversation::Conversation;
 
 use crate::vectors::unhex;
+
+pub use builder::built_response;
 
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +43,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target {
         name: "framer",
         run: framer::target,
@@ -100,6 +103,12 @@ pub const TARGETS: [Target; 11] = [
         run: browser::target,
         seeds: seeds::browser,
         input_max: 64,
+    },
+    Target {
+        name: "tls",
+        run: tls::target,
+        seeds: tls::seeds,
+        input_max: 400,
     },
     Target {
         name: "builder",

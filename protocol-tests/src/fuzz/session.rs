@@ -33,7 +33,11 @@ pub(super) fn target(input: &[u8]) {
         whole.told(),
         "the client or the server was told something else in pieces"
     );
-    assert_eq!(pieced.usage(), whole.usage(), "other usage in pieces");
+    // Under MARS a fault in one session ends the others, which had their turn before it or not.
+    let (_, end) = whole.told();
+    if !(script.mars && end.is_some_and(|end| !end.starts_with("closed"))) {
+        assert_eq!(pieced.usage(), whole.usage(), "other usage in pieces");
+    }
     pieced.money_adds_up();
 }
 

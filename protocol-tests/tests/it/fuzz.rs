@@ -9,7 +9,7 @@ const MUTATIONS: u32 = 20_000;
 const MUTATIONS_UNOPTIMISED: u32 = 500;
 const SEED: u64 = 0xF0_22;
 
-fn mutations() -> u32 {
+pub(crate) fn mutations() -> u32 {
     let said = std::env::var("WEIR_FUZZ_MUTATIONS")
         .ok()
         .and_then(|n| n.parse().ok());
@@ -53,22 +53,25 @@ fn mutate(rng: &mut Rng, input: &mut Vec<u8>, others: &[Vec<u8>], most: usize) {
 }
 
 fn short_run(target: &Target) {
+    let run = |input: &[u8]| oracle::nothing_kept(|| (target.run)(input));
+    run_all(target, mutations(), run);
+}
+
+/// Runs a target's seeds, its corpus and so many mutations of both.
+pub(crate) fn run_all(target: &Target, mutations: u32, run: impl Fn(&[u8])) {
     let mut inputs = (target.seeds)();
     assert!(!inputs.is_empty(), "{} has no seed", target.name);
+    inputs.extend(corpus(target));
     for input in &inputs {
-        oracle::nothing_kept(|| (target.run)(input));
-    }
-    for input in corpus(target) {
-        oracle::nothing_kept(|| (target.run)(&input));
-        inputs.push(input);
+        run(input);
     }
     let mut rng = Rng::with_seed(SEED);
     let mut last = Vec::new();
-    for round in 0..mutations() {
+    for round in 0..mutations {
         last.clear();
         last.extend_from_slice(&inputs[rng.usize(..inputs.len())]);
         mutate(&mut rng, &mut last, &inputs, target.input_max);
-        let run = std::panic::AssertUnwindSafe(|| oracle::nothing_kept(|| (target.run)(&last)));
+        let run = std::panic::AssertUnwindSafe(|| run(&last));
         if std::panic::catch_unwind(run).is_err() {
             panic!("{} does not hold, round {round}: {}", target.name, hex(&last));
         }
@@ -97,5 +100,5 @@ macro_rules! short_runs {
 }
 
 short_runs!(
-    framer, message, walker, tokens, prelogin, login7, request, smp, session, browser, builder
+    framer, message, walker, tokens, prelogin, login7, request, smp, session, browser, tls, builder
 );

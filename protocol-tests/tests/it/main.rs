@@ -20,6 +20,7 @@ mod fuzz;
 mod messages;
 mod mutations;
 mod names;
+mod other_clients;
 mod session_streams;
 mod smp;
 mod sources;

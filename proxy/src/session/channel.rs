@@ -147,9 +147,9 @@ impl Channel {
         }
     }
 
-    /// Decrypts what has come, as far as it goes. True once the peer has said that nothing follows.
+    /// Decrypts what has come, as far as it goes. True if the peer has said that nothing follows; what does is ignored
+    /// (RFC 8446, 6.1).
     pub(super) fn ingest(&mut self, buffers: &mut Buffers<'_>) -> Result<bool, LegError> {
-        let mut closed = false;
         loop {
             let progress = match self {
                 Self::Clear => {
@@ -162,13 +162,15 @@ impl Channel {
                 Self::FirstPacket(tls) | Self::Tls { tls, .. } => match take_record(buffers.raw)? {
                     None => Progress::Wait,
                     Some(record) => {
-                        closed |= open(tls, &record, buffers)?;
+                        if open(tls, &record, buffers)? {
+                            return Ok(true);
+                        }
                         Progress::On
                     }
                 },
             };
             match progress {
-                Progress::Wait => return Ok(closed),
+                Progress::Wait => return Ok(false),
                 Progress::On => self.end_login_only(buffers.plain)?,
                 Progress::Done => self.finish_handshake(),
             }

@@ -157,12 +157,19 @@ impl Leg {
     /// # Errors
     /// When the peer broke TLS or the handshake's wrapping.
     pub fn ingest(&mut self) -> Result<(), LegError> {
+        if self.closed {
+            self.raw.clear();
+            return Ok(());
+        }
         let mut buffers = Buffers {
             raw: &mut self.raw,
             plain: &mut self.plain,
             out: &mut self.out,
         };
-        self.closed |= self.channel.ingest(&mut buffers)?;
+        self.closed = self.channel.ingest(&mut buffers)?;
+        if self.closed {
+            self.raw.clear();
+        }
         Ok(())
     }
 
