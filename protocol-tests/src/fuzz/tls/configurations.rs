@@ -34,7 +34,7 @@ struct Configurations {
 }
 
 thread_local! {
-    static DICE: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(0));
+    static DICE: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
 }
 
 /// Random bytes of this thread repeat from here on.
