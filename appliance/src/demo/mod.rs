@@ -1,11 +1,11 @@
 //! `weir demo`: all of Weir in one process on embedded defaults, until SIGINT or SIGTERM.
 
 mod banner;
-mod directory;
+pub(crate) mod directory;
 mod ports;
-mod services;
+pub(crate) mod services;
 mod tenant;
-mod tls;
+pub(crate) mod tls;
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::cli::DemoArgs;
 /// Longest the whole stop may take; each service has a deadline of its own, this one bounds their sum.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// How long the runtime's blocking threads may end what they do (a SQLite commit).
-const BLOCKING_DEADLINE: Duration = Duration::from_secs(3);
+pub(crate) const BLOCKING_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why the demo did not start or did not stop.
 #[derive(Debug, thiserror::Error)]

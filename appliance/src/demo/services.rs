@@ -2,7 +2,12 @@
 //!
 //! They speak gRPC over loopback here as they do apart: one code path, no short cut in the process.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use weir_proxy::config::UpstreamEncryption;
 
 use super::{DemoError, directory::Directory, tls};
 use crate::{cli::DemoArgs, running::Running};
@@ -12,14 +17,72 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What runs so far; a start that fails half-way is stopped like a whole one.
 #[derive(Default)]
-pub(super) struct Services {
+pub(crate) struct Services {
     wallet: Option<weir_wallet::Running>,
     billing: Option<weir_billing::Running>,
     sandbox: Option<weir_sandbox::Running>,
     proxy: Option<weir_proxy::Running>,
 }
 
+/// The server that the proxy stands in front of.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    /// `host:port`.
+    pub(crate) address: String,
+    /// Encryption on its leg.
+    pub(crate) encryption: UpstreamEncryption,
+    /// Whose certificates are believed; the system's authorities without it.
+    pub(crate) ca: Option<PathBuf>,
+    /// Any certificate is believed.
+    pub(crate) trust: bool,
+    /// Name in its certificate, if it is not the host's.
+    pub(crate) host_name: Option<String>,
+}
+
 impl Services {
+    /// Starts wallet and billing on free ports, for a proxy that [`Services::put_proxy`] starts; answers billing's REST and
+    /// gRPC addresses.
+    pub(crate) async fn start_books(
+        &mut self,
+        directory: &Directory,
+    ) -> Result<(SocketAddr, SocketAddr), DemoError> {
+        let (wallet, wallet_grpc) = self.start_wallet(ANY, directory).await?;
+        self.start_billing(ANY, directory, wallet, wallet_grpc).await
+    }
+
+    /// Starts the proxy in front of a server, in place of the one that runs.
+    pub(crate) async fn put_proxy(
+        &mut self,
+        listen: SocketAddr,
+        directory: &Directory,
+        tls: &tls::Files,
+        upstream: &Upstream,
+        billing_grpc: SocketAddr,
+    ) -> Result<SocketAddr, DemoError> {
+        if let Some(before) = self.proxy.take() {
+            before.stop().await;
+        }
+        let config = weir_proxy::Config {
+            listen,
+            upstream: upstream.address.clone(),
+            upstream_encryption: upstream.encryption,
+            upstream_ca: upstream.ca.clone(),
+            upstream_trust: upstream.trust,
+            upstream_host_name: upstream.host_name.clone(),
+            data_dir: directory.part("journal")?,
+            outbox_path: directory.path().join("outbox.db"),
+            billing_url: format!("http://{billing_grpc}"),
+            token: directory.token().to_owned().into(),
+            tls_cert: Some(tls.cert.clone()),
+            tls_key: Some(tls.key.clone()),
+            ..weir_proxy::Config::default()
+        };
+        let running = weir_proxy::start(config).await.map_err(not_started("proxy"))?;
+        let address = reachable(running.addr);
+        self.proxy = Some(running);
+        Ok(address)
+    }
+
     /// Starts all; returns when each listens.
     pub(super) async fn start(
         &mut self,
@@ -27,11 +90,20 @@ impl Services {
         directory: &Directory,
         tls: &tls::Files,
     ) -> Result<Running, DemoError> {
-        let (wallet, wallet_grpc) = self.start_wallet(args, directory).await?;
-        let (console, billing_grpc) = self.start_billing(args, directory, wallet, wallet_grpc).await?;
+        let (wallet, wallet_grpc) = self.start_wallet(args.wallet, directory).await?;
+        let (console, billing_grpc) = self
+            .start_billing(args.console, directory, wallet, wallet_grpc)
+            .await?;
         let sandbox = self.start_sandbox(directory, tls).await?;
+        let upstream = Upstream {
+            address: sandbox.to_string(),
+            encryption: UpstreamEncryption::default(),
+            ca: Some(tls.cert.clone()),
+            trust: false,
+            host_name: None,
+        };
         let listen = self
-            .start_proxy(args, directory, tls, sandbox, billing_grpc)
+            .put_proxy(args.listen, directory, tls, &upstream, billing_grpc)
             .await?;
         Ok(Running {
             pid: std::process::id(),
@@ -47,12 +119,12 @@ impl Services {
 
     async fn start_wallet(
         &mut self,
-        args: &DemoArgs,
+        listen: SocketAddr,
         directory: &Directory,
     ) -> Result<(SocketAddr, SocketAddr), DemoError> {
         let config = weir_wallet::Config {
             data_dir: directory.part("wallet")?,
-            rest_listen: args.wallet,
+            rest_listen: listen,
             grpc_listen: ANY,
             token: directory.token().to_owned(),
             broker_path: directory.path().join("broker.db"),
@@ -66,14 +138,14 @@ impl Services {
 
     async fn start_billing(
         &mut self,
-        args: &DemoArgs,
+        listen: SocketAddr,
         directory: &Directory,
         wallet: SocketAddr,
         wallet_grpc: SocketAddr,
     ) -> Result<(SocketAddr, SocketAddr), DemoError> {
         let config = weir_billing::Config {
             data_dir: directory.part("billing")?,
-            rest_listen: args.console,
+            rest_listen: listen,
             grpc_listen: ANY,
             token: directory.token().into(),
             wallet_url: format!("http://{wallet_grpc}"),
@@ -112,32 +184,6 @@ impl Services {
         Ok(address)
     }
 
-    async fn start_proxy(
-        &mut self,
-        args: &DemoArgs,
-        directory: &Directory,
-        tls: &tls::Files,
-        sandbox: SocketAddr,
-        billing_grpc: SocketAddr,
-    ) -> Result<SocketAddr, DemoError> {
-        let config = weir_proxy::Config {
-            listen: args.listen,
-            upstream: sandbox.to_string(),
-            data_dir: directory.part("journal")?,
-            outbox_path: directory.path().join("outbox.db"),
-            billing_url: format!("http://{billing_grpc}"),
-            token: directory.token().to_owned().into(),
-            tls_cert: Some(tls.cert.clone()),
-            tls_key: Some(tls.key.clone()),
-            upstream_ca: Some(tls.cert.clone()),
-            ..weir_proxy::Config::default()
-        };
-        let running = weir_proxy::start(config).await.map_err(not_started("proxy"))?;
-        let address = reachable(running.addr);
-        self.proxy = Some(running);
-        Ok(address)
-    }
-
     /// Waits until a service that all need has ended by itself, and names it.
     pub(super) async fn ended(&mut self) -> &'static str {
         match &mut self.wallet {
@@ -150,7 +196,7 @@ impl Services {
     }
 
     /// Stops what runs, each within its own deadline: first what makes usage, last what books it.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop().await;
         }
