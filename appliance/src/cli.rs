@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Usage(UsageArgs),
     /// Prove that usage, charges, captures, read model and items add up; exit code 1 when they do not
     Reconcile,
-    /// Prove on a scratch table that a store keeps its promises; exit code 1 when it does not
+    /// Prove that a store, or a SQL Server behind Weir, does what Weir promises; exit code 1 when it does not
     Selftest(SelftestArgs),
 }
 
@@ -184,11 +184,38 @@ pub(crate) fn parse() -> Invocation {
 
 /// Flags of `weir selftest`: what is tested.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub(crate) struct SelftestArgs {
     /// The store of financial items that billing is configured with (SQL Server, or its embedded file)
-    #[arg(long)]
+    #[arg(long, required_unless_present = "upstream", conflicts_with = "upstream")]
     pub(crate) items: bool,
+    /// A SQL Server, asked directly and through a Weir of its own: read-only statements and temporary tables
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["login", "password_file"])]
+    pub(crate) upstream: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// How the server of `weir selftest --upstream` is reached.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// SQL login to test with
+    #[arg(long, value_name = "LOGIN")]
+    pub(crate) login: Option<String>,
+    /// File that holds its password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Database [default: the login's own]
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub(crate) database: String,
+    /// PEM certificates that the server's certificate must chain to, or its own [default: the system's authorities]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Name in the server's certificate [default: HOST]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host_name: Option<String>,
+    /// Believe any certificate: whoever stands between can read the login and the data
+    #[arg(long, conflicts_with = "ca")]
+    pub(crate) trust: bool,
 }
 
 fn not_negative(text: &str) -> Result<Amount, String> {
@@ -251,6 +278,9 @@ mod tests {
             &["demo", "--listen", "nowhere"],
             &["usage"],
             &["selftest"],
+            &["selftest", "--items", "--upstream", "h:1"],
+            &["selftest", "--upstream", "h:1"],
+            &["selftest", "--upstream", "h:1", "--login", "l"],
         ] {
             assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line:?}");
         }

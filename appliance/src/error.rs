@@ -1,6 +1,6 @@
 //! Why a command failed, whose fault it was, and the exit code that says so: 1 for a failure, 2 for usage or config.
 
-use crate::{client::ClientError, demo::DemoError, endpoint::EndpointError};
+use crate::{client::ClientError, demo::DemoError, endpoint::EndpointError, selftest::SelftestError};
 
 /// Exit code of a failure.
 const EXIT_FAILURE: u8 = 1;
@@ -19,6 +19,9 @@ pub(crate) enum CliError {
     /// The demo did not start or did not stop cleanly.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// The self-test of a server could not be begun.
+    #[error(transparent)]
+    Selftest(#[from] SelftestError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -30,7 +33,8 @@ impl CliError {
         match self {
             Self::Endpoint(_) => EXIT_USAGE,
             Self::Demo(error) if error.is_config() => EXIT_USAGE,
-            Self::Client(_) | Self::Demo(_) | Self::Output(_) => EXIT_FAILURE,
+            Self::Selftest(error) if error.is_config() => EXIT_USAGE,
+            Self::Client(_) | Self::Demo(_) | Self::Selftest(_) | Self::Output(_) => EXIT_FAILURE,
         }
     }
 }

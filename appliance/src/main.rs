@@ -7,6 +7,7 @@ mod demo;
 mod endpoint;
 mod error;
 mod running;
+mod selftest;
 mod table;
 
 use std::process::ExitCode;

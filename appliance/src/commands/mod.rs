@@ -11,8 +11,10 @@ use std::{io::Write, process::ExitCode};
 
 use serde_json::Value;
 
+pub(crate) use usage::all_pages as usage_of;
+
 use crate::{
-    cli::{Command, Invocation},
+    cli::{Command, Invocation, SelftestArgs},
     demo, endpoint,
     error::CliError,
 };
@@ -42,6 +44,14 @@ pub(crate) fn run(invocation: &Invocation) -> Result<Outcome, CliError> {
         demo::run(args, invocation.cli.global.data_dir.clone())?;
         return Ok(Outcome::Done);
     }
+    if let Command::Selftest(SelftestArgs {
+        upstream: Some(address),
+        server,
+        ..
+    }) = &invocation.cli.command
+    {
+        return selftest::of_server(address, server, json);
+    }
     let client = endpoint::client(invocation)?;
     match &invocation.cli.command {
         Command::Demo(_) => Ok(Outcome::Done),
@@ -50,7 +60,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<Outcome, CliError> {
         Command::Statement(args) => statement::run(&client, &args.account, json),
         Command::Usage(args) => usage::run(&client, &args.account, json),
         Command::Reconcile => reconcile::run(&client, json),
-        Command::Selftest(_) => selftest::run(&client, json),
+        Command::Selftest(_) => selftest::of_items(&client, json),
     }
 }
 

@@ -15,7 +15,7 @@ const PAGE: usize = 1_000;
 
 /// Runs `weir usage`.
 pub(super) fn run(client: &Client, account: &AccountId, json: bool) -> Result<Outcome, CliError> {
-    let requests = all_pages(client, account)?;
+    let requests = all_pages(client, account.as_str())?;
     if json {
         print_json(&Value::Array(requests))?;
     } else {
@@ -25,7 +25,7 @@ pub(super) fn run(client: &Client, account: &AccountId, json: bool) -> Result<Ou
 }
 
 /// Reads until an empty page. An answer that ignores `after` would never end: a page that begins where one before began is refused.
-fn all_pages(client: &Client, account: &AccountId) -> Result<Vec<Value>, CliError> {
+pub(crate) fn all_pages(client: &Client, account: &str) -> Result<Vec<Value>, ClientError> {
     let mut requests: Vec<Value> = Vec::new();
     let mut after = String::new();
     loop {
@@ -40,8 +40,7 @@ fn all_pages(client: &Client, account: &AccountId) -> Result<Vec<Value>, CliErro
                 url: path,
                 status: 200,
                 cause: "the pages of usage do not move on".to_owned(),
-            }
-            .into());
+            });
         }
         after = next;
         requests.extend(page);

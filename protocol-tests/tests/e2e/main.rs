@@ -16,6 +16,7 @@ mod mock;
 mod outage;
 mod recorded;
 mod refusals;
+mod selftest;
 mod stack;
 mod tiberius_driver;
 mod tsql;

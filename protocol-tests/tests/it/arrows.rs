@@ -31,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "weir-billing",
             "weir-wallet",
             "weir-sandbox",
+            "weir-tds",
         ],
     ),
     ("weir-protocol-tests", EVERYTHING),
