@@ -71,6 +71,21 @@ impl Tls {
         bytes
     }
 
+    /// True if what the gate said has a login's answer in it, inside TLS or behind its records in the clear. The records
+    /// themselves are any bytes.
+    fn is_let_in(&mut self, said: &[u8]) -> bool {
+        let mut clear = said;
+        while let [0x14..=0x17, _, _, high, low, rest @ ..] = clear {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            clear = rest.get(length..).unwrap_or_default();
+        }
+        let records = &said[..said.len() - clear.len()];
+        self.leg.read_buf().extend_from_slice(records);
+        // An alert ends it, and what came before the alert stays.
+        let _alert = self.leg.ingest();
+        self.leg.plain().contains(&LOGIN_ACK) || clear.contains(&LOGIN_ACK)
+    }
+
     fn say(&mut self, kind: PacketType, body: &[u8]) {
         let message = Message {
             kind,
@@ -139,7 +154,7 @@ fn a_clear_login_behind_a_handshake_is_closed() {
         .write_all(&packet(PacketType::Login7, &good_login()))
         .expect("a login");
     let said = siege.closes(&tls.socket, AT_ONCE, "expected a TLS record");
-    assert!(!said.contains(&LOGIN_ACK), "a clear login was let in");
+    assert!(!tls.is_let_in(&said), "a clear login was let in");
     siege.stays_unshaken();
 }
 
@@ -155,7 +170,7 @@ fn bytes_behind_the_login_in_its_record_are_closed() {
     tls.leg.send(smuggled.concat().into()).expect("a record");
     tls.flush();
     let said = siege.closes(&tls.socket, AT_ONCE, "smuggled behind the login packet");
-    assert!(!said.contains(&LOGIN_ACK), "what was smuggled was let in");
+    assert!(!tls.is_let_in(&said), "what was smuggled was let in");
     siege.stays_unshaken();
 }
 
