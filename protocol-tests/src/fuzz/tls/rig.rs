@@ -294,17 +294,17 @@ impl Rig {
         if !self.peer_is_done || self.peer_closed {
             return;
         }
-        if self.peer_speaks_clear() {
-            self.wire.extend_from_slice(bytes);
-            self.said.extend_from_slice(bytes);
-            return;
-        }
-        self.tampered |= self.is_login_only() && self.towards_server;
+        self.tampered |= self.is_login_only() && self.towards_server && !self.peer_speaks_clear();
         for record in bytes.chunks(record) {
-            self.peer.writer().write_all(record).expect("memory takes all");
-            self.write();
+            // A login's first packet may end with a record in the midst of what is said.
+            if self.peer_speaks_clear() {
+                self.wire.extend_from_slice(record);
+            } else {
+                self.peer.writer().write_all(record).expect("memory takes all");
+                self.write();
+            }
+            self.said.extend_from_slice(record);
         }
-        self.said.extend_from_slice(bytes);
     }
 
     /// What the peer has to write goes on the wire, in PRELOGIN packets where its handshake is.
