@@ -41,18 +41,22 @@ impl Tariff {
     /// Saturates at `i64::MAX`: a lease is capped far below, so a saturated cost is a refusal, never a gift.
     #[must_use]
     pub fn cost_nanos(&self, q: &Quantity) -> i64 {
+        // Asked for each packet: what has no price costs no division.
         let whole = |price: i64, n: u64| i128::from(price) * i128::from(n);
-        let part = |price: i64, n: u64, per: i128| (i128::from(price) * i128::from(n) + per - 1) / per;
-        let sum = [
-            whole(self.per_request_nanos, q.requests),
-            whole(self.per_row_nanos, q.rows),
-            whole(self.per_bulk_row_nanos, q.bulk_rows),
-            part(self.per_kib_out_nanos, q.bytes_out, BYTES_PER_KIB),
-            part(self.per_kib_in_nanos, q.bytes_in, BYTES_PER_KIB),
-            part(self.per_server_second_nanos, q.server_nanos, NANOS_PER_SECOND),
-        ]
-        .into_iter()
-        .fold(0_i128, i128::saturating_add);
+        let part = |price: i64, n: u64, per: i128| match price {
+            0 => 0,
+            _ => (whole(price, n) + per - 1) / per,
+        };
+        let sum = whole(self.per_request_nanos, q.requests)
+            .saturating_add(whole(self.per_row_nanos, q.rows))
+            .saturating_add(whole(self.per_bulk_row_nanos, q.bulk_rows))
+            .saturating_add(part(self.per_kib_out_nanos, q.bytes_out, BYTES_PER_KIB))
+            .saturating_add(part(self.per_kib_in_nanos, q.bytes_in, BYTES_PER_KIB))
+            .saturating_add(part(
+                self.per_server_second_nanos,
+                q.server_nanos,
+                NANOS_PER_SECOND,
+            ));
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
@@ -72,15 +76,17 @@ impl Tariff {
     /// True when nothing under this tariff costs anything.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        let most = Quantity {
-            requests: 1,
-            rows: 1,
-            bytes_out: 1,
-            bytes_in: 1,
-            bulk_rows: 1,
-            server_nanos: 1,
-        };
-        self.cost_nanos(&most) == 0
+        let Self {
+            per_request_nanos,
+            per_row_nanos,
+            per_kib_out_nanos,
+            per_kib_in_nanos,
+            per_bulk_row_nanos,
+            per_server_second_nanos,
+            ..
+        } = self;
+        let prices = per_request_nanos | per_row_nanos | per_bulk_row_nanos;
+        prices | per_kib_out_nanos | per_kib_in_nanos | per_server_second_nanos == 0
     }
 }
 
