@@ -257,7 +257,7 @@ impl Op {
 
     /// The same for a value that may be left out.
     #[inline(always)]
-    fn end_if(self, present: bool, input: &[u8], at: usize) -> Option<usize> {
+    pub(crate) fn end_if(self, present: bool, input: &[u8], at: usize) -> Option<usize> {
         // Opaque, or the compiler would make branches of it.
         let mask = black_box(0usize.wrapping_sub(usize::from(present)));
         match self {

@@ -1,7 +1,7 @@
 //! Steps over one row that may be cut anywhere: the way of the rows that are not whole in the input, and of ALTROW.
 
 use crate::error::WireErrorKind;
-use crate::layout::Layout;
+use crate::layout::{Layout, Op};
 use crate::token::TokenKind;
 use crate::value::ValueWalk;
 
@@ -75,12 +75,24 @@ impl RowWalk {
         let ops = ops.ok_or(NO_LAYOUT)?;
         while let Some(op) = ops.get(self.op) {
             let null = self.kind == TokenKind::NbcRow && is_null(bitmap, self.op);
-            if !null && !self.value.advance(*op, input, at)? {
+            if !null && !self.pass_value(*op, input, at)? {
                 return Ok(false);
             }
             self.op = self.op.saturating_add(1);
         }
         Ok(true)
+    }
+
+    /// True when the value is over. All values of a row that is cut are whole but one: those take the short way.
+    fn pass_value(&mut self, op: Op, input: &[u8], at: &mut usize) -> Result<bool, WireErrorKind> {
+        if self.value.is_at_start()
+            && let Some(end) = op.end_if(true, input, *at)
+            && end <= input.len()
+        {
+            *at = end;
+            return Ok(true);
+        }
+        self.value.advance(op, input, at)
     }
 
     /// ALTROW's id; true when it is complete.

@@ -47,6 +47,11 @@ impl ValueWalk {
         }
     }
 
+    /// True before the first byte of a value.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.stage == Stage::Length && self.have == 0
+    }
+
     /// Steps from `*at` as far as the input goes. True when the value is over; `*at` then is just behind it.
     pub(crate) fn advance(&mut self, op: Op, input: &[u8], at: &mut usize) -> Result<bool, WireErrorKind> {
         loop {
