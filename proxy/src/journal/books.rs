@@ -13,6 +13,9 @@ use super::{
     types::{LeaseRecord, SessionRecord},
 };
 
+/// Slots in one frame: far below the longest body.
+const CLOSED_IN_FRAME: usize = 64 * 1024;
+
 /// State of one epoch.
 #[derive(Debug)]
 pub(crate) struct Books {
@@ -22,6 +25,8 @@ pub(crate) struct Books {
     next_session: u32,
     sessions: BTreeMap<u32, SessionRecord>,
     leases: BTreeMap<u32, LeaseTally>,
+    /// Last generation that was recorded, by slot number; 0 for none. As long as as many slots as were ever open at once.
+    closed: Vec<u32>,
 }
 
 impl Books {
@@ -33,6 +38,7 @@ impl Books {
             next_session: 1,
             sessions: BTreeMap::new(),
             leases: BTreeMap::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -57,7 +63,28 @@ impl Books {
         for tally in self.leases.values() {
             Frame::Lease(tally.clone()).encode(out)?;
         }
+        for slots in self.closed_slots().chunks(CLOSED_IN_FRAME) {
+            Frame::ClosedSlots(slots.to_vec()).encode(out)?;
+        }
         Frame::CheckpointEnd.encode(out)
+    }
+
+    fn closed_slots(&self) -> Vec<(u32, u32)> {
+        let closed = (0..).zip(self.closed.iter().copied());
+        closed.filter(|(_, generation)| *generation > 0).collect()
+    }
+
+    fn note_closed(&mut self, (number, generation): (u32, u32)) {
+        let Ok(at) = usize::try_from(number) else { return };
+        if number == NO_SLOT {
+            return;
+        }
+        if self.closed.len() <= at {
+            self.closed.resize(at + 1, 0);
+        }
+        if let Some(last) = self.closed.get_mut(at) {
+            *last = generation;
+        }
     }
 
     pub(crate) fn begin_session(
@@ -112,6 +139,7 @@ impl Books {
     ) -> Result<(), serde_json::Error> {
         let (lease, cost) = (record.lease, record.cost_nanos);
         let sequence = self.entry(slot, EntryBody::Usage(record), out)?;
+        self.note_closed(slot);
         self.tally(lease, cost, sequence);
         Ok(())
     }
@@ -187,7 +215,7 @@ impl Books {
                 self.leases.insert(tally.record.lease.number, tally.clone());
             }
             Frame::Entry(entry) => self.replay_entry(entry)?,
-            Frame::CheckpointEnd | Frame::EpochClosed => {}
+            Frame::ClosedSlots(_) | Frame::CheckpointEnd | Frame::EpochClosed => {}
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What stands in a segment: frames of length, check sum and body; and the entries, sessions and leases in them.
 //!
 //! A frame is `len u32, crc32 u32, body`, little-endian. A segment begins with a head and a checkpoint (live sessions, open leases with their
-//! sums), so that the last segment of an epoch alone tells all that recovery must know, and earlier ones can be trimmed.
+//! sums, slots that are done with), so that the last segment of an epoch alone tells all that recovery must know, and earlier ones can be trimmed.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::{fs::File, path::Path};
@@ -24,6 +24,7 @@ const LEASE: u8 = 3;
 const CHECKPOINT_END: u8 = 4;
 const ENTRY: u8 = 5;
 const EPOCH_CLOSED: u8 = 6;
+const CLOSED_SLOTS: u8 = 7;
 const ENTRY_PREFIX: usize = 1 + 4 + 4 + 8 + 8;
 
 /// First frame of a segment.
@@ -52,6 +53,8 @@ pub(crate) enum Frame {
     Head(Head),
     Session(u32, SessionRecord),
     Lease(LeaseTally),
+    /// Numbers and generations of slots whose records stand in earlier segments.
+    ClosedSlots(Vec<(u32, u32)>),
     CheckpointEnd,
     Entry(EntryFrame),
     /// Recovery is done with this epoch.
@@ -77,6 +80,13 @@ impl Frame {
             Self::Head(head) => tagged(out, HEAD, head)?,
             Self::Session(number, record) => tagged(out, SESSION, &(number, record))?,
             Self::Lease(tally) => tagged(out, LEASE, tally)?,
+            Self::ClosedSlots(slots) => {
+                out.push(CLOSED_SLOTS);
+                for (number, generation) in slots {
+                    out.extend_from_slice(&number.to_le_bytes());
+                    out.extend_from_slice(&generation.to_le_bytes());
+                }
+            }
             Self::CheckpointEnd => out.push(CHECKPOINT_END),
             Self::EpochClosed => out.push(EPOCH_CLOSED),
             Self::Entry(entry) => {
@@ -109,6 +119,13 @@ impl Frame {
             LEASE => Self::Lease(serde_json::from_slice(rest).ok()?),
             CHECKPOINT_END => Self::CheckpointEnd,
             EPOCH_CLOSED => Self::EpochClosed,
+            CLOSED_SLOTS => {
+                let half = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
+                let pairs = rest
+                    .chunks(8)
+                    .map(|pair| Some((half(pair.get(..4)?)?, half(pair.get(4..)?)?)));
+                Self::ClosedSlots(pairs.collect::<Option<_>>()?)
+            }
             ENTRY => {
                 let json = body.get(ENTRY_PREFIX..)?.to_vec();
                 let half = |at: usize| Some(u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?));

@@ -119,6 +119,7 @@ impl Drop for Open {
         // The thread ends when no sender is left; bounded by one group, or by the last tries of a write that fails.
         self.commands = None;
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }
@@ -285,7 +286,10 @@ impl Journal {
         });
         match answered {
             None => Ok(()),
-            Some(answered) => answered.await.map_err(|_| self.stopped())?,
+            Some(answered) => {
+                self.hurry();
+                answered.await.map_err(|_| self.stopped())?
+            }
         }
     }
 
@@ -322,7 +326,15 @@ impl Journal {
             .send(command(answer))
             .await
             .map_err(|_| self.stopped())?;
+        self.hurry();
         answered.await.map_err(|_| self.stopped())?
+    }
+
+    /// Somebody waits: the journal's thread gathers no longer.
+    fn hurry(&self) {
+        if let Some(thread) = &self.0.thread {
+            thread.thread().unpark();
+        }
     }
 
     fn commands(&self) -> Result<&mpsc::Sender<Command>, JournalError> {

@@ -1,6 +1,6 @@
 //! What an earlier start left open is closed under its own epoch: torn tail cut off, open slots to `interrupted` records, open leases ended.
 //!
-//! May itself be killed at any point and run again: a slot whose generation stands in an appended record is not appended twice, an ended lease
+//! May itself be killed at any point and run again: a slot whose generation, or a later one, stands in an appended record is not appended twice, an ended lease
 //! is not ended twice, and the slots file goes only after all of it is on disk.
 
 use std::{
@@ -155,6 +155,7 @@ fn read_segment(path: &Path, proxy: ProxyId, epoch: u64) -> Result<Ledger, Journ
                     Frame::Entry(entry) if entry.slot.0 != NO_SLOT => {
                         ledger.appended.insert(entry.slot.0, entry.slot.1);
                     }
+                    Frame::ClosedSlots(slots) => ledger.appended.extend(slots.iter().copied()),
                     Frame::CheckpointEnd => ledger.checkpointed = true,
                     Frame::EpochClosed => ledger.closed = true,
                     _ => {}
@@ -226,7 +227,7 @@ fn close_slots(
             .map_err(JournalError::io(path))?;
         let image = match SlotImage::decode(number, &bytes) {
             Ok(None) => continue,
-            Ok(Some(image)) if ledger.appended.get(&number) == Some(&image.generation) => continue,
+            Ok(Some(image)) if is_recorded(&image, ledger.appended.get(&number)) => continue,
             Ok(Some(image)) => Some(image),
             Err(_) => None,
         };
@@ -241,6 +242,12 @@ fn close_slots(
         found.interrupted += 1;
     }
     Ok(())
+}
+
+/// True if what a slot says was recorded: its generation, or a later one. A slot is used again only after it was recorded, and
+/// a later use may have ended before it wrote anything. Generations wrap.
+fn is_recorded(image: &SlotImage, appended: Option<&u32>) -> bool {
+    appended.is_some_and(|last| last.wrapping_sub(image.generation) <= u32::MAX / 2)
 }
 
 fn remove(place: &Place, path: &Path) -> Result<(), JournalError> {

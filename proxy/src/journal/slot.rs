@@ -1,7 +1,8 @@
 //! The 64 bytes of an open response, and the table of slots.
 //!
-//! A slot of all zeros is free. Another one carries a check sum over itself and its number, so that neither a torn nor a misplaced one is
-//! taken for a measurement. The generation tells whether a record that was appended came from what the slot says now.
+//! A slot of all zeros was never used. Another one carries a check sum over itself and its number, so that neither a torn nor a misplaced
+//! one is taken for a measurement. The generation tells whether a record that was appended came from what the slot says now: then it is
+//! free, and is not written again before somebody uses it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -100,7 +101,7 @@ impl SlotImage {
         Ok(out)
     }
 
-    /// `Ok(None)` for a free slot.
+    /// `Ok(None)` for a slot that was never used.
     pub(crate) fn decode(number: u32, bytes: &[u8; SLOT_BYTES]) -> Result<Option<Self>, BadSlot> {
         if bytes.iter().all(|b| *b == 0) {
             return Ok(None);
@@ -210,14 +211,14 @@ impl SlotTable {
         })
     }
 
-    /// Zeroes a slot after its record is appended, then lets it be used again. A slot that cannot be zeroed is used no more.
-    pub(crate) fn release(&self, number: u32) -> io::Result<()> {
-        self.file.write_all_at(&[0; SLOT_BYTES], offset(number))?;
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(number);
-        Ok(())
+    /// Lets slots be used again after their records are appended.
+    pub(crate) fn release(&self, numbers: &mut Vec<u32>) {
+        if !numbers.is_empty() {
+            self.free
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(numbers);
+        }
     }
 
     pub(crate) fn read(&self, number: u32) -> io::Result<Result<Option<SlotImage>, BadSlot>> {

@@ -16,6 +16,9 @@ use super::{
 
 /// Commands in one group.
 const GROUP_MAX: usize = 512;
+/// How long records that nobody waits for may gather. Until then their slots stand for them: a process that dies meanwhile
+/// loses no count, and its next start books them as interrupted. One wake of this thread for many records, not one for each.
+const GATHER: Duration = Duration::from_millis(5);
 /// Between two tries of a write that fails.
 const WRITE_PAUSE: Duration = Duration::from_millis(200);
 /// Tries after everybody has let go of the journal: then nobody waits, and slots on disk keep what was open.
@@ -38,6 +41,13 @@ pub(crate) enum Command {
     Flush(Answer<u64>),
     /// A slot was dropped; see the table's orphans.
     Orphan,
+}
+
+impl Command {
+    /// True if nobody waits for it.
+    const fn may_wait(&self) -> bool {
+        matches!(self, Self::Close { answer: None, .. } | Self::Orphan)
+    }
 }
 
 /// Answers that wait for their group.
@@ -83,6 +93,10 @@ impl Writer {
             let Some(first) = self.queue.blocking_recv() else {
                 break self.group(None);
             };
+            if first.may_wait() && self.queue.len() < GROUP_MAX {
+                // Ended early by whoever gives a command and waits, see `Journal::hurry`.
+                std::thread::park_timeout(GATHER);
+            }
             if let Err(e) = self.group(Some(first)) {
                 break Err(e);
             }
@@ -110,11 +124,7 @@ impl Writer {
             self.segment.sync().map_err(|e| self.io(e))?;
             self.syncs = false;
         }
-        for slot in self.freed.drain(..) {
-            if let Err(e) = self.shared.slots.release(slot) {
-                tracing::error!(slot, error = %e, "a slot cannot be freed; it is used no more");
-            }
-        }
+        self.shared.slots.release(&mut self.freed);
         self.publish();
         self.answer();
         if self.segment.len >= self.shared.options.segment_bytes {
