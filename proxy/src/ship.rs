@@ -19,6 +19,9 @@ use crate::{
 pub const BATCH_ENTRIES_MAX: usize = 500;
 /// Bytes in one append, about.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long entries may gather before they are shipped: each round costs a sync of the journal and a commit of the outbox, so that under
+/// load one of them carries many entries.
+const GATHER: Duration = Duration::from_millis(20);
 /// First and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -170,7 +173,12 @@ impl Ship {
                         return;
                     }
                     tokio::select! {
-                        changed = appended.changed() => if changed.is_err() { return },
+                        changed = appended.changed() => {
+                            if changed.is_err() {
+                                return;
+                            }
+                            let _ = tokio::time::timeout(GATHER, stop.changed()).await;
+                        }
                         _ = stop.changed() => {}
                         () = tokio::time::sleep(LOOK_AGAIN), if self.awaits_confirmation(reader.as_ref()) => look = true,
                     }
