@@ -41,6 +41,9 @@ impl Command {
     /// The command of a procedure name as an RPC carries it: `weir.balance`, `[weir].[balance]`.
     #[must_use]
     pub fn of_rpc_name(name: &str) -> Option<Self> {
+        if !name.contains('.') {
+            return None;
+        }
         match super::lexer::lex(name)?.as_slice() {
             [schema, Lexeme::Symbol('.'), procedure] => Self::of_procedure(schema.name()?, procedure.name()?),
             _ => None,

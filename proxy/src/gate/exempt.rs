@@ -137,9 +137,8 @@ impl<'t> Parser<'_, 't> {
     fn transaction_name(&mut self) -> Option<()> {
         let name = self.peek()?;
         let text = name.name()?;
-        if matches!(name, Lexeme::Word(_)) && [STARTS, BARE].concat().iter().any(|w| name.is(w))
-            || text.is_empty()
-        {
+        let goes_on = || STARTS.iter().chain(BARE).any(|word| name.is(word));
+        if matches!(name, Lexeme::Word(_)) && goes_on() || text.is_empty() {
             return None;
         }
         self.next().map(drop)

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod exempt;
+mod glance;
 pub mod lexer;
 pub mod refusal;
 pub mod request;

@@ -18,6 +18,7 @@ use weir_tds::{
 use super::{
     command::Command,
     exempt::all_exempt,
+    glance::may_concern_gate,
     lexer::{Lexeme, lex},
 };
 
@@ -56,6 +57,7 @@ pub fn judge(kind: PacketType, body: &[u8], version: TdsVersion) -> Judged {
     let mut next_bulk = BulkKind::Rows;
     let verdict = match kind {
         PacketType::SqlBatch => match SqlBatch::parse(body, options) {
+            Ok(batch) if !may_concern_gate(units(batch.text)) => Verdict::Normal,
             Ok(batch) => match lex(&batch.text()) {
                 Some(lexemes) => {
                     next_bulk = bulk_after(&lexemes);
@@ -89,7 +91,19 @@ fn bulk_after(lexemes: &[Lexeme<'_>]) -> BulkKind {
     }
 }
 
+/// UTF-16LE code units.
+fn units(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|pair| u16::from_le_bytes(*pair))
+}
+
 fn judge_text(text: &str) -> Verdict {
+    if !may_concern_gate(text.encode_utf16()) {
+        return Verdict::Normal;
+    }
     lex(text).map_or(Verdict::Normal, |lexemes| judge_lexemes(&lexemes))
 }
 
