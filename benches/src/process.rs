@@ -45,6 +45,14 @@ pub fn on_core(core: usize, program: &Path) -> Command {
     command
 }
 
+/// The same, giving way to everybody else on that core: what in production stands on other machines.
+#[must_use]
+pub fn giving_way_on_core(core: usize, program: &Path) -> Command {
+    let mut command = on_core(core, Path::new("nice"));
+    command.args(["-n", "19"]).arg(program);
+    command
+}
+
 impl Process {
     /// Starts it; what it says goes to `DIRECTORY/NAME.log`.
     ///

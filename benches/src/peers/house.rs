@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Peer;
 use crate::failure::{Failure, Trying};
-use crate::process::{Process, free_address, on_core};
+use crate::process::{Process, free_address, giving_way_on_core};
 
 /// Price of a row in nano-units: what is charged tells the rows.
 const ROW_NANOS: u64 = 1_000;
@@ -49,7 +49,7 @@ impl House {
         std::fs::write(&token_file, &token).trying(token_file.display())?;
         let (outbox, broker) = (directory.join("outbox.db"), directory.join("broker.db"));
         let (wallet_rest, wallet_grpc) = (free_address()?, free_address()?);
-        let mut command = on_core(core, &program("weir-wallet")?);
+        let mut command = giving_way_on_core(core, &program("weir-wallet")?);
         command
             .arg("run")
             .args(["--rest-listen", &wallet_rest.to_string()])
@@ -63,7 +63,7 @@ impl House {
         let mut wallet = Process::start("wallet", command, directory)?;
         wallet.listens(wallet_grpc)?;
         let (rest, billing_grpc) = (free_address()?, free_address()?);
-        let mut command = on_core(core, &program("weir-billing")?);
+        let mut command = giving_way_on_core(core, &program("weir-billing")?);
         command
             .arg("run")
             .args(["--rest-listen", &rest.to_string()])
