@@ -203,7 +203,7 @@ impl Default for Config {
             upstream_host_name: None,
             upstream_trust: false,
             upstream_packet_size: 0,
-            chunk_bytes: 64 * 1024,
+            chunk_bytes: 240 * 1024,
             sessions_max: 10_000,
             login_deadline_ms: 15_000,
             connect_deadline_ms: 5_000,

@@ -4,18 +4,23 @@
 //! written; only then are the sockets written. So delivered ≤ journaled ≤ delivered + one chunk, whenever we die.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio_util::{
+    io::poll_read_buf,
+    sync::{CancellationToken, WaitForCancellationFuture},
+};
 use weir_contracts::ids::AccountId;
 
 use crate::session::{
+    Blocks,
     engine::{Action, Chunk, Closing, Event, LaneId, Session, SessionEnd, Settings},
     leg::Leg,
     out::{Out, PIECES_PER_WRITE},
@@ -161,6 +166,7 @@ enum Woken {
 
 impl Driver {
     async fn turn_until_ended(&mut self, stop: &CancellationToken) -> SessionEnd {
+        let mut stop = pin!(stop.cancelled());
         loop {
             let now = Instant::now();
             self.core.run(now, self.world.clock.unix_nanos());
@@ -176,10 +182,11 @@ impl Driver {
                 return end;
             }
             if self.core.is_runnable(now) {
-                tokio::task::yield_now().await;
+                // Other sessions have their turn when this one has had its share.
+                tokio::task::coop::consume_budget().await;
                 continue;
             }
-            let woken = self.wait(stop).await;
+            let woken = self.wait(stop.as_mut()).await;
             self.on_woken(woken);
         }
     }
@@ -281,17 +288,37 @@ impl Driver {
             self.slots.put(lane, slot);
             written?;
         }
-        if let Err(error) = write(&self.client, &mut self.core.client().out) {
-            tracing::debug!(%error, "client socket");
+        self.write().await;
+        Ok(())
+    }
+
+    /// Writes what the sockets take at once.
+    async fn write(&mut self) {
+        let Self {
+            core, client, server, ..
+        } = self;
+        let (to_client, to_server) = core.legs();
+        let (client_failed, server_failed) = poll_fn(|cx| {
+            let mut failed = |socket: &mut TcpStream, out: &mut Out, side| {
+                let Poll::Ready(Err(error)) = poll_write(socket, out, cx) else {
+                    return false;
+                };
+                tracing::debug!(%error, "{side} socket");
+                true
+            };
+            let client = failed(client, &mut to_client.out, "client");
+            let server = server
+                .as_mut()
+                .is_some_and(|server| failed(server, &mut to_server.out, "server"));
+            Poll::Ready((client, server))
+        })
+        .await;
+        if client_failed {
             self.core.client_closed(Instant::now());
         }
-        if let Some(server) = &self.server
-            && let Err(error) = write(server, &mut self.core.server().out)
-        {
-            tracing::debug!(%error, "server socket");
+        if server_failed {
             self.core.server_closed(Instant::now());
         }
-        Ok(())
     }
 
     async fn append_closings(&mut self) -> io::Result<()> {
@@ -320,7 +347,7 @@ impl Driver {
         self.world.journal.open_slot(head).map_err(io::Error::other)
     }
 
-    async fn wait(&mut self, stop: &CancellationToken) -> Woken {
+    async fn wait(&mut self, mut stop: Pin<&mut WaitForCancellationFuture<'_>>) -> Woken {
         self.core.release_idle();
         let Self {
             core,
@@ -328,21 +355,44 @@ impl Driver {
             server,
             job,
             stopping,
+            world,
             ..
         } = self;
+        let blocks = &world.settings.blocks;
         let deadline = core.deadline();
         let (reads_client, reads_server) = (core.wants_client(), core.wants_server());
-        let (writes_client, writes_server) = (!core.client().out.is_empty(), !core.server().out.is_empty());
         let (client_leg, server_leg) = core.legs();
-        tokio::select! {
-            biased;
-            done = async { match job { Some(job) => job.await, None => std::future::pending().await } } => Woken::Job(done),
-            result = writable(client, writes_client) => result,
-            result = async { match server.as_ref() { Some(s) => writable(s, writes_server).await, None => std::future::pending().await } } => result,
-            read = read(client, client_leg, reads_client) => Woken::Client(read),
-            read = async { match server.as_ref() { Some(s) => read(s, server_leg, reads_server).await, None => std::future::pending().await } } => Woken::Server(read),
-            () = sleep_until(deadline) => Woken::Deadline,
-            () = stop.cancelled(), if !*stopping => Woken::Stop,
+        let sockets = poll_fn(|cx| {
+            if let Some(job) = job
+                && let Poll::Ready(done) = job.as_mut().poll(cx)
+            {
+                return Poll::Ready(Woken::Job(done));
+            }
+            if !*stopping && stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Woken::Stop);
+            }
+            // A failed socket shows itself at the write that follows.
+            if !client_leg.out.is_sent() && poll_write(client, &mut client_leg.out, cx).is_ready() {
+                return Poll::Ready(Woken::Written);
+            }
+            if let Some(server) = server {
+                if !server_leg.out.is_sent() && poll_write(server, &mut server_leg.out, cx).is_ready() {
+                    return Poll::Ready(Woken::Written);
+                }
+                if reads_server && let Poll::Ready(read) = poll_read(server, server_leg, blocks, cx) {
+                    return Poll::Ready(Woken::Server(read));
+                }
+            }
+            if reads_client && let Poll::Ready(read) = poll_read(client, client_leg, blocks, cx) {
+                return Poll::Ready(Woken::Client(read));
+            }
+            Poll::Pending
+        });
+        match deadline {
+            None => sockets.await,
+            Some(at) => tokio::time::timeout_at(at.into(), sockets)
+                .await
+                .unwrap_or(Woken::Deadline),
         }
     }
 
@@ -361,10 +411,7 @@ impl Driver {
     async fn flush(&mut self) {
         let Self { core, client, .. } = self;
         let sent = async {
-            while !core.client().out.is_empty() {
-                client.writable().await?;
-                write(client, &mut core.client().out)?;
-            }
+            poll_fn(|cx| poll_write(client, &mut core.client().out, cx)).await?;
             tokio::io::AsyncWriteExt::shutdown(client).await
         };
         match tokio::time::timeout(FLUSH_DEADLINE, sent).await {
@@ -407,46 +454,44 @@ async fn begin(world: Arc<World>, record: SessionRecord) -> Done {
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// Reads what has come. A read that does not fill its block leaves the socket to be waited for: no call finds it empty.
+fn poll_read(
+    socket: &mut TcpStream,
+    leg: &mut Leg,
+    blocks: &Blocks,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    // Who waits holds no block.
+    if socket.poll_read_ready(cx)?.is_pending() {
+        return Poll::Pending;
     }
-}
-
-async fn writable(socket: &TcpStream, wanted: bool) -> Woken {
-    if !wanted {
-        std::future::pending::<()>().await;
-    }
-    // A failed socket shows itself at the write that follows.
-    let _ready = socket.writable().await;
-    Woken::Written
-}
-
-async fn read(socket: &TcpStream, leg: &mut Leg, wanted: bool) -> io::Result<usize> {
-    if !wanted {
-        std::future::pending::<()>().await;
-    }
-    socket.readable().await?;
-    let read = socket.try_read_buf(leg.read_buf());
-    if let Ok(bytes) = read {
-        leg.received += bytes as u64;
+    leg.lend_block(blocks);
+    let buf = leg.read_buf();
+    let room = buf.capacity() - buf.len();
+    let read = poll_read_buf(Pin::new(socket), cx, buf);
+    if let Poll::Ready(Ok(bytes)) = read {
+        leg.note_read(bytes, room);
     }
     read
 }
 
-/// Writes what the socket takes at once.
-fn write(socket: &TcpStream, out: &mut Out) -> io::Result<()> {
-    while !out.is_empty() {
-        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
-        let used = out.slices(&mut slices);
-        match socket.try_write_vectored(slices.get(..used).unwrap_or_default()) {
-            Ok(written) => out.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
+/// Writes until all is written, or until the socket takes no more now.
+fn poll_write(socket: &mut TcpStream, out: &mut Out, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !out.is_sent() {
+        let socket = Pin::new(&mut *socket);
+        let written = if let Some(piece) = out.only_piece() {
+            socket.poll_write(cx, piece)
+        } else {
+            let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+            let used = out.slices(&mut slices);
+            socket.poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
+        };
+        match written {
+            Poll::Ready(written) => out.advance(written?),
+            Poll::Pending => return Poll::Pending,
         }
     }
-    Ok(())
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

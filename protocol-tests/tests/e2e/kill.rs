@@ -17,7 +17,7 @@ const KILLS: usize = 10;
 const INSIDE_MIN: usize = 6;
 
 /// Bytes of one chunk (`meter.chunk`): what may be paid for and not yet written.
-const CHUNK: u64 = 64 * 1024;
+const CHUNK: u64 = 240 * 1024;
 
 /// The kill comes when the client has read up to this many bytes.
 const KILL_AFTER_MAX: usize = 24 * 1024 * 1024;

@@ -8,7 +8,7 @@ use weir_protocol_tests::money::DEMO_ROW;
 use crate::load::{DEADLINE, Event, Seen};
 
 /// Bytes of one chunk (`meter.chunk`): what may be paid for and not yet written.
-const CHUNK: u64 = 64 * 1024;
+const CHUNK: u64 = 240 * 1024;
 
 /// A time in which a part of a client's own path was dead: the proxy, or the server behind it.
 #[derive(Debug, Clone)]

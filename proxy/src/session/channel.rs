@@ -20,6 +20,10 @@ use super::{leg::make_room, out::Out};
 const TLS_HEADER_LEN: usize = 5;
 /// Largest TLS 1.2 record: 2^14 bytes and at most 2048 bytes of expansion (RFC 5246, 6.2.3).
 const TLS_RECORD_MAX: usize = (1 << 14) + 2048;
+/// Most plain bytes of a record (RFC 8446, 5.1).
+const TLS_PLAIN_MAX: usize = 1 << 14;
+/// What a record adds to them: its header, the type of TLS 1.3 or the nonce of 1.2, and a tag of 16 bytes.
+const TLS_OVERHEAD_MAX: usize = 5 + 8 + 16;
 /// Types of TLS records: ChangeCipherSpec, Alert, Handshake, ApplicationData (RFC 5246, 6.2.1).
 const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 /// Major version of every record since SSL 3.0.
@@ -231,6 +235,20 @@ impl Channel {
             *self = Self::Clear;
         }
         Ok(Some(record.into()))
+    }
+
+    /// Encrypts packets in records of full length; `None` if they go as they are.
+    pub(super) fn seal_run(&mut self, packets: &[u8]) -> Result<Option<Bytes>, LegError> {
+        let Self::Tls { tls, .. } = self else {
+            return self.seal(packets);
+        };
+        let records = packets.len().div_ceil(TLS_PLAIN_MAX);
+        let mut sealed = Vec::with_capacity(packets.len() + records * TLS_OVERHEAD_MAX);
+        for piece in packets.chunks(TLS_PLAIN_MAX) {
+            tls.writer().write_all(piece)?;
+            drain(tls, &mut sealed)?;
+        }
+        Ok(Some(sealed.into()))
     }
 
     /// Tells the peer that nothing follows, where it listens for that.

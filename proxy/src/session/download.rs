@@ -1,4 +1,7 @@
 //! Server → client: each packet is walked, paid for, journaled by the driver, and only then forwarded as it came.
+//!
+//! Packets that pass as they came form a run: they are paid for together and leave as one piece of the buffer that they were
+//! read into. A run ends with the pass, with its message, and before anything else that the client is sent.
 
 use weir_contracts::entry::{Outcome, RequestKind};
 use weir_tds::{
@@ -39,8 +42,17 @@ impl Relay {
         cx: &mut Context<'_>,
         till: &mut Till<'_>,
     ) -> Result<(), SessionEnd> {
+        let pumped = self.pump_packets(cx, till);
+        // What was walked before a fault is the client's.
+        self.send_run(cx, till)?;
+        pumped?;
+        self.note_chunk(cx);
+        Ok(())
+    }
+
+    fn pump_packets(&mut self, cx: &mut Context<'_>, till: &mut Till<'_>) -> Result<(), SessionEnd> {
         // A cut goes on behind a client that reads slowly: the server owes its acknowledgement within a deadline.
-        while cx.client.out.held() < cx.settings.chunk_bytes || self.is_cutting() {
+        while cx.client.out.held() + cx.server.passed() < cx.chunk_bytes || self.is_cutting() {
             let Some(header) = cx.server.peek_packet().map_err(server_fault)? else {
                 break;
             };
@@ -64,8 +76,28 @@ impl Relay {
                 break;
             }
         }
-        self.note_chunk(cx);
         Ok(())
+    }
+
+    /// Ends the run: pays for it and sends it.
+    fn send_run(&mut self, cx: &mut Context<'_>, till: &mut Till<'_>) -> Result<(), SessionEnd> {
+        if cx.server.passed() == 0 {
+            return Ok(());
+        }
+        let due = std::mem::take(&mut self.run_due);
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = &mut self.open
+            && due > 0
+        {
+            meter.pay_part(due);
+            let (lease, short) = (meter.lease_number(), till.spend(due));
+            if short > 0 && lease > 0 {
+                self.purse.overdraw(lease, short);
+            }
+        }
+        let run = cx.server.take_passed();
+        Ok(cx.client.send_run(run)?)
     }
 
     /// Tells the driver what the journal slot must hold before anything of this pass is written to the client.
@@ -127,6 +159,7 @@ impl Relay {
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
+                    self.send_run(cx, till)?;
                     // Rows before the broken token were covered by the budget, and are delivered. What no lease was
                     // taken for yet is settled with the record, under the lease that it is then bound to.
                     if till.lease().is_some() || !self.enforces() {
@@ -182,15 +215,26 @@ impl Relay {
         else {
             return Ok(false);
         };
-        let due = meter.due_nanos(0);
-        if enforces
-            && due > till.nanos()
-            && matches!(on_credit, OnCredit::No)
-            && !self.refill(cx, till, due, due)
-        {
-            self.wait_for_credit(cx, due);
-            return Ok(false);
+        let covered = matches!(on_credit, OnCredit::No);
+        let mut due = meter.due_nanos(0);
+        if enforces && due > till.nanos() && covered {
+            due -= self.run_due;
+            self.send_run(cx, till)?;
+            if due > till.nanos() && !self.refill(cx, till, due, due) {
+                self.wait_for_credit(cx, due);
+                return Ok(false);
+            }
         }
+        if covered && self.passes_as_it_came(header, cx) {
+            self.run_due = due;
+            self.pass(header, cx);
+            if header.status.is_eom() {
+                self.send_run(cx, till)?;
+                self.end_of_response()?;
+            }
+            return Ok(true);
+        }
+        self.send_run(cx, till)?;
         self.pay(till, header.body_len() as u64)?;
         self.forward_whole(cx, header)?;
         if header.status.is_eom() {
@@ -199,6 +243,14 @@ impl Relay {
             self.cut_if_row_is_finished(cx)?;
         }
         Ok(true)
+    }
+
+    /// Adds the front packet to the run.
+    fn pass(&mut self, header: &PacketHeader, cx: &mut Context<'_>) {
+        (self.walked, self.counted) = (0, 0);
+        self.spid = header.spid;
+        self.note_sent(header);
+        cx.server.pass_packet(header);
     }
 
     fn forward_whole(&mut self, cx: &mut Context<'_>, header: &PacketHeader) -> Result<(), SessionEnd> {
@@ -308,6 +360,7 @@ impl Relay {
     ) -> Result<bool, SessionEnd> {
         if self.purse.state().frozen {
             self.count_bytes(self.walked);
+            self.send_run(cx, till)?;
             self.pay(till, 0)?;
             self.begin_cut(&Cause::Frozen, cx)?;
             return Ok(false);
@@ -318,9 +371,11 @@ impl Relay {
         }) = &self.open
         {
             let cause = cause.clone();
+            self.send_run(cx, till)?;
             self.begin_cut(&cause, cx)?;
             return Ok(false);
         }
+        self.send_run(cx, till)?;
         let Some(Open {
             meter: Some(meter), ..
         }) = &mut self.open

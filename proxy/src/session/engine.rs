@@ -14,6 +14,7 @@ use weir_tds::{
 };
 
 use super::{
+    blocks::Blocks,
     encryption::{ClientTls, Renewable, UpstreamTls},
     leg::{Leg, LegError},
     login::Login,
@@ -39,6 +40,10 @@ pub const SERVER_OUT_MAX: usize = 64 * 1024;
 /// Least bytes that are read ahead from the server, however small the chunk: below the largest packet (32 767 bytes, or a
 /// packet and a TLS record of 18 437 bytes in pieces) a packet could never become whole.
 const SERVER_IN_MIN: usize = 64 * 1024;
+
+/// Most bytes of a chunk where they are held more than once: under TLS as they came, decrypted, and encrypted again; under
+/// MARS in each session's buffers and in those of the connection.
+const CHUNK_HELD_TWICE_MAX: usize = 64 * 1024;
 
 /// What every session of one proxy shares.
 pub struct Settings {
@@ -68,6 +73,8 @@ pub struct Settings {
     pub gate_name: String,
     /// Product version in the PRELOGIN answer.
     pub product_version: [u8; 6],
+    /// What sockets are read into.
+    pub blocks: Blocks,
     /// What could not be read, counted over all sessions.
     pub tally: Arc<super::tally::Tally>,
     /// False while the journal cannot take more usage: nothing that costs is let through then.
@@ -208,10 +215,11 @@ impl Session {
     #[must_use]
     pub fn new(settings: Arc<Settings>, now: Instant) -> Self {
         let deadline = Some((now + settings.login_deadline, "login"));
+        let server = Leg::read_up_to(settings.chunk_bytes);
         Self {
             settings,
             client: Leg::new(),
-            server: Leg::new(),
+            server,
             phase: Phase::Login(Box::default()),
             actions: VecDeque::new(),
             deadline,
@@ -233,7 +241,7 @@ impl Session {
 
     /// Drops the server's leg as it stands, and asks for a connection to another server.
     pub(super) fn leave_for(&mut self, target: Target) {
-        self.server = Leg::new();
+        self.server = Leg::read_up_to(self.settings.chunk_bytes);
         self.server_gone = false;
         self.actions.push_back(Action::Connect(target));
     }
@@ -387,11 +395,31 @@ impl Session {
         !matches!(self.phase, Phase::Closing(_)) && self.client.buffered() < CLIENT_IN_MAX
     }
 
-    /// True if the server's socket should be read.
+    /// Bytes that are paid and journaled together on this connection.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        let most = self.settings.chunk_bytes;
+        if self.holds_twice() {
+            most.min(CHUNK_HELD_TWICE_MAX)
+        } else {
+            most
+        }
+    }
+
+    fn holds_twice(&self) -> bool {
+        matches!(self.phase, Phase::Mars(_)) || self.client.is_encrypted() || self.server.is_encrypted()
+    }
+
+    /// True if the server's socket should be read: not while its client has not taken what came before, so that a response
+    /// to a slow client is held once. What is cut is read all the same, the server owes an acknowledgement.
     #[must_use]
     pub fn wants_server(&self) -> bool {
-        let limit = self.settings.chunk_bytes.max(SERVER_IN_MIN);
-        !matches!(self.phase, Phase::Closing(_)) && !self.server_gone && self.server.buffered() < limit
+        let limit = self.chunk_bytes().max(SERVER_IN_MIN);
+        let waits = match &self.phase {
+            Phase::Ready(relay) => !self.client.out.is_empty() && !relay.is_cutting(),
+            Phase::Login(_) | Phase::Mars(_) => false,
+            Phase::Closing(_) => true,
+        };
+        !waits && !self.server_gone && self.server.buffered() < limit
     }
 
     /// Both sides.
@@ -407,8 +435,9 @@ impl Session {
             Phase::Login(_) | Phase::Closing(_) => false,
         };
         if idle {
-            self.client.release_idle();
-            self.server.release_idle();
+            let blocks = &self.settings.blocks;
+            self.client.release_idle(blocks);
+            self.server.release_idle(blocks);
         }
     }
 
@@ -417,7 +446,7 @@ impl Session {
     pub fn is_runnable(&mut self, now: Instant) -> bool {
         match self.phase_and_context(now) {
             (Phase::Ready(relay), cx) => {
-                relay.is_runnable(cx.client, cx.server, cx.settings.chunk_bytes, cx.server_out_max)
+                relay.is_runnable(cx.client, cx.server, cx.chunk_bytes, cx.server_out_max)
             }
             (Phase::Mars(mux), cx) => mux.is_runnable(&cx),
             (Phase::Login(_) | Phase::Closing(_), _) => false,

@@ -12,11 +12,12 @@ use zeroize::Zeroize;
 
 pub use super::channel::{HANDSHAKE_MAX, LegError};
 use super::{
+    blocks::Blocks,
     channel::{Buffers, Channel},
     out::Out,
 };
 
-/// Bytes of a block that sockets are read into at full flow.
+/// Bytes of a block that a client's socket is read into at full flow; a server's is read by the chunk ([`Leg::read_up_to`]).
 pub const READ_MOST: usize = 32 * 1024;
 /// Of the first block after a pause, and until the packet size is agreed: what comes before is small, and who sends it is
 /// not known. A read that fills its block makes the next one twice as large.
@@ -40,6 +41,10 @@ pub struct Leg {
     /// Bytes of the next block to read into.
     read_space: usize,
     read_most: usize,
+    /// Of `read_most`, once the packet size is agreed.
+    read_agreed: usize,
+    /// Bytes at the front of `plain` whose packets were passed on: they leave together, as one piece.
+    passed: usize,
     closed: bool,
 }
 
@@ -57,11 +62,31 @@ impl Leg {
             received: 0,
             read_space: READ_LEAST,
             read_most: READ_LEAST,
+            read_agreed: READ_MOST,
+            passed: 0,
             closed: false,
         }
     }
 
+    /// A leg whose socket is read in blocks of up to so many bytes once the packet size is agreed.
+    #[must_use]
+    pub fn read_up_to(bytes: usize) -> Self {
+        Self {
+            read_agreed: bytes.max(READ_LEAST),
+            ..Self::new()
+        }
+    }
+
+    /// Reads in smaller blocks from now on: what is read is held more than once.
+    pub(super) fn read_less(&mut self, bytes: usize) {
+        self.read_agreed = self.read_agreed.min(bytes);
+        self.read_most = self.read_most.min(bytes);
+    }
+
     /// Where a socket read puts its bytes; call [`Leg::ingest`] afterwards.
+    ///
+    /// Where all that was read before has left, its block is used again: what is left of it, less than a packet, moves to
+    /// the front. So a stream whose client keeps up lives in one block, and each read may fill it.
     pub fn read_buf(&mut self) -> &mut BytesMut {
         let buf = if matches!(self.channel, Channel::Clear) {
             &mut self.plain
@@ -69,13 +94,38 @@ impl Leg {
             &mut self.raw
         };
         let free = buf.capacity() - buf.len();
-        if free == 0 && buf.capacity() > 0 {
-            self.read_space = (2 * self.read_space).min(self.read_most);
-        }
-        if free <= self.read_space / UNUSED_PART {
-            make_room(buf, self.read_space);
+        if free < self.read_space
+            && !buf.try_reclaim(self.read_space)
+            && free <= self.read_space / UNUSED_PART
+        {
+            // Room for the beginning of a packet as well, so that the block can be used again.
+            let rest = usize::from(self.packet_size).max(buf.len());
+            let mut block = BytesMut::with_capacity(rest + self.read_space);
+            block.extend_from_slice(buf);
+            *buf = block;
         }
         buf
+    }
+
+    /// Before a read into a leg that holds nothing: lends it a block.
+    pub fn lend_block(&mut self, blocks: &Blocks) {
+        let buf = if matches!(self.channel, Channel::Clear) {
+            &mut self.plain
+        } else {
+            &mut self.raw
+        };
+        if buf.capacity() == 0 && self.read_space == READ_LEAST {
+            *buf = blocks.lend();
+        }
+    }
+
+    /// A read brought so many bytes of the `room` that [`Leg::read_buf`] had. One that filled it makes the next block twice
+    /// as large.
+    pub fn note_read(&mut self, bytes: usize, room: usize) {
+        self.received += bytes as u64;
+        if bytes >= room {
+            self.read_space = (2 * self.read_space).min(self.read_most);
+        }
     }
 
     /// Plain TDS bytes that have come and were not taken.
@@ -91,13 +141,13 @@ impl Leg {
     }
 
     /// Gives the read buffers back while nothing is in them: an idle session holds none.
-    pub fn release_idle(&mut self) {
+    pub fn release_idle(&mut self, blocks: &Blocks) {
         self.read_space = READ_LEAST;
         if self.plain.is_empty() {
-            self.plain = BytesMut::new();
+            blocks.take_back(std::mem::take(&mut self.plain));
         }
         if self.raw.is_empty() {
-            self.raw = BytesMut::new();
+            blocks.take_back(std::mem::take(&mut self.raw));
             self.channel.release_idle();
         }
     }
@@ -106,7 +156,9 @@ impl Leg {
     pub fn set_packet_size(&mut self, size: u16) {
         self.packet_size = size;
         self.framer.set_max(size);
-        self.read_most = READ_MOST;
+        // With the beginning of a packet before it, a read makes a block of what was agreed.
+        let block = self.read_agreed.saturating_sub(usize::from(size));
+        self.read_most = block.max(READ_LEAST);
     }
 
     /// True while a handshake goes on.
@@ -144,6 +196,7 @@ impl Leg {
             return Err(LegError::TooEarly);
         }
         self.raw.unsplit(self.plain.split());
+        self.read_less(READ_MOST);
         self.channel = match scope {
             Some(scope) => Channel::wrapped(tls, scope),
             None => Channel::bare(tls),
@@ -183,7 +236,10 @@ impl Leg {
     /// # Errors
     /// When the header is broken or longer than agreed.
     pub fn peek_packet(&self) -> Result<Option<PacketHeader>, LegError> {
-        match self.framer.next(&self.plain)? {
+        match self
+            .framer
+            .next(self.plain.get(self.passed..).unwrap_or_default())?
+        {
             Frame::NeedMore { .. } => Ok(None),
             Frame::Packet(header) => Ok(Some(header)),
         }
@@ -192,23 +248,42 @@ impl Leg {
     /// Body of the packet that [`Leg::peek_packet`] found.
     #[must_use]
     pub fn body(&self, header: &PacketHeader) -> &[u8] {
-        self.plain
-            .get(HEADER_LEN..usize::from(header.length))
-            .unwrap_or_default()
+        let end = self.passed + usize::from(header.length);
+        self.plain.get(self.passed + HEADER_LEN..end).unwrap_or_default()
     }
 
     /// The same, to be changed in place before it is taken.
     pub fn body_mut(&mut self, header: &PacketHeader) -> &mut [u8] {
+        let end = self.passed + usize::from(header.length);
         self.plain
-            .get_mut(HEADER_LEN..usize::from(header.length))
+            .get_mut(self.passed + HEADER_LEN..end)
             .unwrap_or_default()
     }
 
-    /// Takes the packet that [`Leg::peek_packet`] found, header included.
+    /// Takes the packet that [`Leg::peek_packet`] found, header included. What was passed on before it must have been taken.
     pub fn take_packet(&mut self, header: &PacketHeader) -> Bytes {
+        debug_assert_eq!(
+            self.passed, 0,
+            "packets before this one were passed on and not taken"
+        );
         self.plain
             .split_to(usize::from(header.length).min(self.plain.len()))
             .freeze()
+    }
+
+    /// Passes the packet on that [`Leg::peek_packet`] found: it leaves with [`Leg::take_passed`], as it came.
+    pub(super) fn pass_packet(&mut self, header: &PacketHeader) {
+        self.passed = (self.passed + usize::from(header.length)).min(self.plain.len());
+    }
+
+    /// Bytes that were passed on and not taken.
+    pub(super) fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// Takes all packets that were passed on, in one piece.
+    pub(super) fn take_passed(&mut self) -> Bytes {
+        self.plain.split_to(std::mem::take(&mut self.passed)).freeze()
     }
 
     /// Takes the first bytes that have come; SMP does, whose packets lie around those of TDS.
@@ -228,6 +303,7 @@ impl Leg {
     /// Forgets what has come and was not taken.
     pub(super) fn clear_input(&mut self) {
         self.plain = BytesMut::new();
+        self.passed = 0;
     }
 
     /// Sends one whole packet: exactly one TLS record where the leg is encrypted.
@@ -237,6 +313,19 @@ impl Leg {
     pub fn send(&mut self, packet: Bytes) -> Result<(), LegError> {
         let sealed = self.channel.seal(&packet)?;
         self.out.push(sealed.unwrap_or(packet));
+        Ok(())
+    }
+
+    /// Sends whole packets in one piece; where the leg is encrypted, in the fewest records that hold them. Only towards a
+    /// client: a server wants one packet in each record ([`Leg::send`]).
+    ///
+    /// # Errors
+    /// As [`Leg::send`].
+    pub(super) fn send_run(&mut self, packets: Bytes) -> Result<(), LegError> {
+        match self.channel.seal_run(&packets)? {
+            None => self.out.push(packets),
+            Some(records) => self.out.push(records),
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     engine::{Action, Event, Phase, Session, SessionEnd},
-    leg::Message,
+    leg::{Message, READ_MOST},
     login_response::{self, LoginResponse},
     login_tls,
     login7_policy::{self, Rewrite},
@@ -593,6 +593,7 @@ impl Session {
                 options: response.walker,
                 spid,
             };
+            self.server.read_less(READ_MOST);
             Phase::Mars(Box::new(Mux::new(seed, client_size, server_size)))
         } else {
             Phase::Ready(Box::new(Relay::new(purse, payer, response.walker, spid)))

@@ -191,6 +191,11 @@ impl Meter {
         due
     }
 
+    /// So much of what is due is paid.
+    pub fn pay_part(&mut self, nanos: i64) {
+        self.paid_nanos = self.paid_nanos.saturating_add(nanos);
+    }
+
     /// Number of the lease that pays for this part; 0 for none.
     #[must_use]
     pub fn lease_number(&self) -> u32 {

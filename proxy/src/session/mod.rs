@@ -10,7 +10,7 @@
 //! | `download.rs` | server → client: walk, pay, forward |
 //! | `packet_size.rs`, `repacket.rs` | the size of packets on each leg; cutting messages anew where they differ |
 //! | `cut.rs`, `tokens.rs` | ending a response at a row boundary; the gate's own answers |
-//! | `leg.rs`, `out.rs` | buffers and framing of one side |
+//! | `leg.rs`, `out.rs`, `blocks.rs` | buffers and framing of one side; what is lent to it for reading |
 //! | `channel.rs`, `encryption.rs` | its TLS; the configurations that sessions share (RFD 16) |
 //! | `mux.rs`, `mux_lane.rs`, `mux_offer.rs` | MARS: several sessions on the two connections, each with a relay of its own |
 //! | `charge.rs` | what an upload brings in, paid as it comes |
@@ -18,6 +18,7 @@
 //! | `pause.rs` | how long a client may rest inside a request |
 //! | `meter.rs`, `purse.rs` | the running usage record, and credit as the core sees it |
 
+mod blocks;
 mod channel;
 mod charge;
 mod cut;
@@ -46,5 +47,6 @@ pub mod tally;
 mod tokens;
 mod upload;
 
+pub use blocks::Blocks;
 pub use engine::{Action, Event, Session, Settings};
 pub use mux_offer::MarsOffer;

@@ -138,7 +138,7 @@ impl Mux {
         self.take_from_server(cx)?;
         self.run_lanes(cx)?;
         self.give(Side::Server, cx.server, SERVER_OUT_MAX)?;
-        self.give(Side::Client, cx.client, cx.settings.chunk_bytes)?;
+        self.give(Side::Client, cx.client, cx.chunk_bytes)?;
         self.close_lanes(cx)?;
         self.turn = self.turn.wrapping_add(1);
         if self.stopping && !self.is_busy() {
@@ -148,7 +148,7 @@ impl Mux {
     }
 
     fn takes_from_client(cx: &Context<'_>) -> bool {
-        cx.client.out.len() < cx.settings.chunk_bytes + CONTROL_OUT_MAX
+        cx.client.out.len() < cx.chunk_bytes + CONTROL_OUT_MAX
             && cx.server.out.len() < SERVER_OUT_MAX + CONTROL_OUT_MAX
     }
 
@@ -244,7 +244,8 @@ impl Mux {
             } else if lane.server_done {
                 lane.server_left(cx, &mut self.shared);
             }
-            let [to_client, to_server] = lane.open_windows(&mut self.client_end, &mut self.server_end);
+            let [to_client, to_server] =
+                lane.open_windows(&mut self.client_end, &mut self.server_end, &cx.settings.blocks);
             if let Some(ack) = to_client {
                 send(cx.client, &mut self.room, ack, None)?;
             }
@@ -412,7 +413,7 @@ impl Mux {
         }
         let taken = cx.client.out.progress().0;
         let (client_room, server_room) = (
-            cx.client.out.len() < cx.settings.chunk_bytes,
+            cx.client.out.len() < cx.chunk_bytes,
             cx.server.out.len() < SERVER_OUT_MAX,
         );
         self.lanes.iter_mut().any(|lane| {
@@ -423,7 +424,7 @@ impl Mux {
             };
             gives(&mut self.client_end, &lane.client.out, client_room)
                 || gives(&mut self.server_end, &lane.server.out, server_room)
-                || (!self.stopping || lane.relay.is_busy()) && lane.is_runnable(cx.settings.chunk_bytes)
+                || (!self.stopping || lane.relay.is_busy()) && lane.is_runnable(cx.chunk_bytes)
         })
     }
 }

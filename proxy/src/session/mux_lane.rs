@@ -6,6 +6,7 @@ use weir_contracts::entry::Outcome;
 use weir_tds::smp::Sessions;
 
 use super::{
+    blocks::Blocks,
     engine::LaneId,
     leg::Leg,
     relay::{Context, Relay},
@@ -105,6 +106,7 @@ impl Lane {
             unix_nanos: cx.unix_nanos,
             lane: self.id,
             server_out_max: LANE_OUT_MAX,
+            chunk_bytes: cx.chunk_bytes,
         };
         relay.requests = shared.requests;
         std::mem::swap(&mut relay.session_totals, &mut shared.totals);
@@ -124,6 +126,7 @@ impl Lane {
         &mut self,
         client: &mut Sessions,
         server: &mut Sessions,
+        blocks: &Blocks,
     ) -> [Option<[u8; 16]>; 2] {
         let due = |sessions: &mut Sessions, leg: &mut Leg, sid: u16| {
             // Bytes of a packet that is not whole count as taken, or it would never become whole.
@@ -131,7 +134,7 @@ impl Lane {
                 Ok(Some(_)) => leg.plain().len(),
                 Ok(None) | Err(_) => 0,
             };
-            leg.release_idle();
+            leg.release_idle(blocks);
             let window = sessions.window(sid)?;
             window.taken(waiting);
             Some(window.acknowledge()?.encode())

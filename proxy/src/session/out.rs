@@ -44,7 +44,8 @@ impl Out {
     }
 
     /// True if nothing waits here; what was moved on may still wait there.
-    pub(super) fn is_sent(&self) -> bool {
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
         self.len == 0
     }
 
@@ -87,6 +88,15 @@ impl Out {
         if !piece.is_empty() {
             self.len += piece.len();
             self.pieces.push_back(piece);
+        }
+    }
+
+    /// What waits, if it is one piece: most often it is.
+    #[must_use]
+    pub fn only_piece(&self) -> Option<&[u8]> {
+        match self.pieces.len() {
+            1 => self.pieces.front().map(|piece| &piece[..]),
+            _ => None,
         }
     }
 

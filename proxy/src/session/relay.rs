@@ -49,6 +49,8 @@ pub(super) struct Context<'a> {
     pub(super) lane: LaneId,
     /// Bytes that may wait for the server before no more is taken from the client.
     pub(super) server_out_max: usize,
+    /// Bytes that are paid and journaled together.
+    pub(super) chunk_bytes: usize,
 }
 
 /// A logged-in session.
@@ -77,6 +79,8 @@ pub(super) struct Relay {
     /// Bytes of the front server packet's body that were walked, and those that are in the meter.
     pub(super) walked: usize,
     pub(super) counted: usize,
+    /// What the packets of the run in hand cost together; paid when it is sent.
+    pub(super) run_due: i64,
     /// The message to the client has begun: packets of it were sent.
     pub(super) mid_message: bool,
     /// Observe mode: the rest of this message is forwarded without being walked, but for what leads the client elsewhere.
@@ -250,6 +254,7 @@ impl Relay {
             finished: None,
             walked: 0,
             counted: 0,
+            run_due: 0,
             mid_message: false,
             lost: None,
             spid,
@@ -550,6 +555,7 @@ impl Relay {
 impl Session {
     /// The session as a relay sees it, with what it relays.
     pub(super) fn phase_and_context(&mut self, now: Instant) -> (&mut Phase, Context<'_>) {
+        let chunk_bytes = self.chunk_bytes();
         let Self {
             settings,
             client,
@@ -575,6 +581,7 @@ impl Session {
             unix_nanos,
             lane: LaneId::PLAIN,
             server_out_max: SERVER_OUT_MAX,
+            chunk_bytes,
         };
         (phase, context)
     }

@@ -61,15 +61,26 @@ impl Relay {
         header: &PacketHeader,
         cx: &mut Context<'_>,
     ) -> Result<(), SessionEnd> {
-        let eom = header.status.is_eom();
+        let as_it_came = self.passes_as_it_came(header, cx);
         let packet = cx.server.take_packet(header);
-        let in_order = !self.mid_message || header.packet_id == self.next_packet_id;
-        if header.length <= cx.client.packet_size && in_order {
-            self.next_packet_id = header.packet_id.wrapping_add(1);
-            self.mid_message = !eom;
+        if as_it_came {
+            self.note_sent(header);
             return Ok(cx.client.send(packet)?);
         }
+        let eom = header.status.is_eom();
         self.send_pieces(packet.get(HEADER_LEN..).unwrap_or_default(), eom, cx)
+    }
+
+    /// True if the server's front packet may go to the client unchanged: it is not too long, and its id follows.
+    pub(super) fn passes_as_it_came(&self, header: &PacketHeader, cx: &Context<'_>) -> bool {
+        let in_order = !self.mid_message || header.packet_id == self.next_packet_id;
+        header.length <= cx.client.packet_size && in_order
+    }
+
+    /// A packet of the server goes to the client unchanged.
+    pub(super) fn note_sent(&mut self, header: &PacketHeader) {
+        self.next_packet_id = header.packet_id.wrapping_add(1);
+        self.mid_message = !header.status.is_eom();
     }
 
     /// Sends body bytes of the client's message in packets of the client's size, their ids going on from the last.

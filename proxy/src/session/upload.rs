@@ -63,7 +63,7 @@ impl Relay {
             let Some(header) = cx.client.peek_packet().map_err(client_fault)? else {
                 return Ok(());
             };
-            if !self.takes(&header, cx.client.out.held(), cx.settings.chunk_bytes) {
+            if !self.takes(&header, cx.client.out.held(), cx.chunk_bytes) {
                 return Ok(());
             }
             if header.kind == PacketType::Attention {

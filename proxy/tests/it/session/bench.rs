@@ -188,6 +188,7 @@ pub(crate) fn settings() -> Settings {
         upload_idle: Duration::from_secs(60),
         gate_name: "weir".into(),
         product_version: [16, 0, 3, 232, 0, 0],
+        blocks: weir_proxy::session::Blocks::default(),
         tally: Arc::default(),
         journal_ready: Box::new(|| true),
     }
