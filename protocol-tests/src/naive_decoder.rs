@@ -26,12 +26,30 @@ pub enum NaiveError {
     Broken(String),
 }
 
+/// 2.2.5.5: the lengths of the types that have a u8 length, but for the character and binary types of old, which have any.
+const INTEGERS: &[usize] = &[1, 2, 4, 8];
+const BITS: &[usize] = &[1];
+const FLOATS_MONEY_DATETIMES: &[usize] = &[4, 8];
+const GUIDS: &[usize] = &[16];
+const DECIMALS: &[usize] = &[5, 9, 13, 17];
+/// A client's bulk load has decimals of any length up to the longest: FreeTDS writes what the precision needs.
+const BULK_DECIMALS: &[usize] = &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
+const DATES: &[usize] = &[3];
+/// TIME, DATETIME2 and DATETIMEOFFSET by their scale.
+const TIMES: [[&[usize]; 8]; 3] = [
+    [&[3], &[3], &[3], &[4], &[4], &[5], &[5], &[5]],
+    [&[6], &[6], &[6], &[7], &[7], &[8], &[8], &[8]],
+    [&[8], &[8], &[8], &[9], &[9], &[10], &[10], &[10]],
+];
+const ANY: &[usize] = &[];
+
 type Result<T> = std::result::Result<T, NaiveError>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Fixed(usize),
-    ByteLen,
+    /// Only values of these many bytes, beside NULL.
+    ByteLen(&'static [usize]),
     UShortLen,
     LongLen,
     Text,
@@ -332,8 +350,11 @@ impl Decoder<'_> {
     fn value(&mut self, kind: Kind) -> Result<Option<Vec<u8>>> {
         match kind {
             Kind::Fixed(n) => self.take(n).map(Some),
-            Kind::ByteLen => match self.size(1)? {
+            Kind::ByteLen(lengths) => match self.size(1)? {
                 0 => Ok(None),
+                n if !lengths.is_empty() && !lengths.contains(&n) => {
+                    Err(NaiveError::Broken(format!("a value of {n} bytes")))
+                }
                 n => self.take(n).map(Some),
             },
             Kind::UShortLen => match self.size(2)? {
@@ -391,19 +412,7 @@ impl Decoder<'_> {
             0x34 => Kind::Fixed(2),
             0x38 | 0x3A | 0x3B | 0x7A => Kind::Fixed(4),
             0x3C | 0x3D | 0x3E | 0x7F => Kind::Fixed(8),
-            0x28 => Kind::ByteLen,
-            0x24 | 0x25 | 0x26 | 0x2D | 0x68 | 0x6D | 0x6E | 0x6F | 0x29 | 0x2A | 0x2B => {
-                self.take(1)?;
-                Kind::ByteLen
-            }
-            0x27 | 0x2F if self.options.version == TdsVersion::V7_0 => {
-                self.take(1)?;
-                Kind::ByteLen
-            }
-            0x37 | 0x3F | 0x6A | 0x6C => {
-                self.take(3)?;
-                Kind::ByteLen
-            }
+            0x24..=0x2F | 0x37 | 0x3F | 0x68..=0x6F => self.byte_type(byte)?,
             0xA5 | 0xA7 | 0xE7 => {
                 let max = self.int(2)?;
                 self.take(if byte == 0xA5 { 0 } else { collation })?;
@@ -446,6 +455,45 @@ impl Decoder<'_> {
             _ => return Err(NaiveError::Broken(format!("data type {byte:02x}"))),
         };
         Ok((kind, byte))
+    }
+
+    /// The rest of TYPE_INFO of a type with a u8 length.
+    fn byte_type(&mut self, byte: u8) -> Result<Kind> {
+        match byte {
+            0x28 => Ok(Kind::ByteLen(DATES)),
+            0x24 => self.one_of(GUIDS, 0),
+            0x26 => self.one_of(INTEGERS, 0),
+            0x68 => self.one_of(BITS, 0),
+            0x6D..=0x6F => self.one_of(FLOATS_MONEY_DATETIMES, 0),
+            0x29..=0x2B => {
+                let scale = self.size(1)?;
+                match TIMES[usize::from(byte) - 0x29].get(scale) {
+                    Some(lengths) => Ok(Kind::ByteLen(lengths)),
+                    None => Err(NaiveError::Broken(format!("a time of scale {scale}"))),
+                }
+            }
+            0x25 | 0x2D => {
+                self.take(1)?;
+                Ok(Kind::ByteLen(ANY))
+            }
+            0x27 | 0x2F if self.options.version == TdsVersion::V7_0 => {
+                self.take(1)?;
+                Ok(Kind::ByteLen(ANY))
+            }
+            0x37 | 0x3F | 0x6A | 0x6C if self.bulk => self.one_of(BULK_DECIMALS, 2),
+            0x37 | 0x3F | 0x6A | 0x6C => self.one_of(DECIMALS, 2),
+            _ => Err(NaiveError::Broken(format!("data type {byte:02x}"))),
+        }
+    }
+
+    /// A stated length, which is one that the type has, and so many bytes behind it.
+    fn one_of(&mut self, lengths: &'static [usize], behind: usize) -> Result<Kind> {
+        let stated = self.take(1 + behind)?[0];
+        if lengths.contains(&usize::from(stated)) {
+            Ok(Kind::ByteLen(lengths))
+        } else {
+            Err(NaiveError::Broken(format!("a type of {stated} bytes")))
+        }
     }
 
     fn xml(&mut self) -> Result<()> {

@@ -58,9 +58,9 @@ pub(crate) fn read_user_type(r: &mut Reader<'_>, options: &WalkerOptions) -> Res
 }
 
 /// CryptoMetaData after its Ordinal, which RETURNVALUE leaves out [MS-TDS 2.2.7.4].
-pub(crate) fn read_crypto(r: &mut Reader<'_>, options: &WalkerOptions) -> Result<(), Fail> {
+pub(crate) fn read_crypto(r: &mut Reader<'_>, options: &WalkerOptions, place: Place) -> Result<(), Fail> {
     read_user_type(r, options)?;
-    TypeInfo::read(r, options.version, Place::ReturnValue)?;
+    TypeInfo::read(r, options.version, place)?;
     if r.u8()? == 0 {
         r.b_varchar()?;
     }
@@ -88,13 +88,17 @@ pub(crate) fn read_column<'a>(
 ) -> Result<Column<'a>, Fail> {
     let user_type = read_user_type(r, options)?;
     let flags = r.u16()?;
-    let type_info = TypeInfo::read(r, options.version, Place::Column)?;
+    let place = match origin {
+        Origin::Server => Place::Column,
+        Origin::BulkLoad => Place::BulkColumn,
+    };
+    let type_info = TypeInfo::read(r, options.version, place)?;
     if type_info.data_type.is_long_lob() {
         skip_table_name(r, options, origin)?;
     }
     if options.column_encryption && flags & FLAG_ENCRYPTED != 0 {
         r.u16()?;
-        read_crypto(r, options)?;
+        read_crypto(r, options, place)?;
     }
     let name = r.b_varchar()?;
     Ok(Column {

@@ -36,6 +36,17 @@ pub enum WireErrorKind {
     /// A character type of TDS 7.0 on a newer stream, where it is not known whether a collation follows it.
     #[error("data type 0x{0:02x} of TDS 7.0 on a newer stream cannot be metered")]
     LegacyDataType(u8),
+    /// A TYPE_INFO states a length or a scale that its type does not have [MS-TDS 2.2.5.4].
+    #[error("data type 0x{data_type:02x} with {stated}, a length or scale that it does not have")]
+    TypeLength {
+        /// The type byte.
+        data_type: u8,
+        /// The length; of a time type its scale.
+        stated: u8,
+    },
+    /// A value has a length that its type does not have [MS-TDS 2.2.5.5].
+    #[error("a value of {0} bytes, which its data type does not have")]
+    ValueLength(u8),
     /// A row arrived before any COLMETADATA.
     #[error("a row without column metadata")]
     RowWithoutMetadata,

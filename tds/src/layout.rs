@@ -12,6 +12,7 @@
 use std::hint::black_box;
 
 use crate::data_type::DataType;
+use crate::lengths::{Lengths, scaled_len};
 use crate::read::Reader;
 use crate::token::TokenKind;
 use crate::type_info::{Framing, TypeInfo};
@@ -21,10 +22,10 @@ use crate::type_info::{Framing, TypeInfo};
 pub(crate) enum Op {
     /// This many bytes.
     Fixed(u32),
-    /// u8 length, 0 is NULL.
-    Byte,
-    /// u8 length, mostly `len`; `misses` counts in how many rows it was not.
-    Usual { len: u8, misses: u16 },
+    /// u8 length, one of these; 0 is NULL.
+    Byte(Lengths),
+    /// The same, mostly `len`, which is one of `lengths`; `misses` counts in how many rows it was not.
+    Usual { len: u8, misses: u16, lengths: Lengths },
     /// u16 length, 0xFFFF is none.
     UShort,
     /// u32 length.
@@ -41,7 +42,7 @@ impl From<Framing> for Op {
     fn from(framing: Framing) -> Self {
         match framing {
             Framing::Fixed(n) => Self::Fixed(u32::from(n)),
-            Framing::Byte => Self::Byte,
+            Framing::Byte(lengths) => Self::Byte(lengths),
             Framing::UShort => Self::UShort,
             Framing::Long => Self::Long,
             Framing::TextPtr => Self::TextPtr,
@@ -53,24 +54,24 @@ impl From<Framing> for Op {
 
 impl From<&TypeInfo> for Op {
     fn from(info: &TypeInfo) -> Self {
-        match usual_len(info) {
-            Some(len) if info.framing == Framing::Byte => Self::Usual { len, misses: 0 },
-            _ => Self::from(info.framing),
+        match (info.framing, usual_len(info)) {
+            (Framing::Byte(lengths), Some(len)) => Self::Usual {
+                len,
+                misses: 0,
+                lengths,
+            },
+            (framing, _) => Self::from(framing),
         }
     }
 }
 
-/// The length that all values of a type have but NULL, as far as that is known. A guess: nothing breaks if it is wrong.
+/// The length that all values of a type have but NULL, as far as that is known. A guess, but always a length that the type
+/// has, so that a value of this length need not be looked at any more.
 fn usual_len(info: &TypeInfo) -> Option<u8> {
-    let time = match info.scale {
-        0..=2 => 3,
-        3 | 4 => 4,
-        _ => 5,
-    };
     match info.data_type {
-        DataType::Time => Some(time),
-        DataType::DateTime2 => Some(time + 3),
-        DataType::DateTimeOffset => Some(time + 5),
+        DataType::Time | DataType::DateTime2 | DataType::DateTimeOffset => {
+            scaled_len(info.data_type, info.scale)
+        }
         DataType::VarBinary | DataType::VarChar | DataType::Binary | DataType::Char => None,
         _ => u8::try_from(info.max_len).ok().filter(|len| *len > 0),
     }
@@ -234,19 +235,16 @@ impl Op {
     fn end(&mut self, input: &[u8], at: usize, misses_allowed: u16) -> Option<usize> {
         match *self {
             Self::Fixed(n) => at.checked_add(widen(n)),
-            Self::Usual { len, misses } => {
+            Self::Usual { len, lengths, .. } => {
                 let n = *input.get(at)?;
                 if n == len {
                     at.checked_add(black_box(usize::from(len) + 1))
                 } else {
-                    self.miss(len, misses, misses_allowed);
-                    at.checked_add(usize::from(n) + 1)
+                    self.miss(misses_allowed);
+                    lengths.end(n, at)
                 }
             }
-            Self::Byte => {
-                let n = *input.get(at)?;
-                at.checked_add(usize::from(n) + 1)
-            }
+            Self::Byte(lengths) => lengths.end(*input.get(at)?, at),
             Self::UShort => {
                 let n = u16::from_le_bytes(*input.get(at..)?.first_chunk::<2>()?);
                 at.checked_add(ushort_len(n))
@@ -262,17 +260,20 @@ impl Op {
         let mask = black_box(0usize.wrapping_sub(usize::from(present)));
         match self {
             Self::Fixed(n) => at.checked_add(widen(n) & mask),
-            Self::Usual { len, .. } => {
-                let n = usize::from(*input.get(at)?);
+            Self::Usual { len, lengths, .. } => {
+                let n = *input.get(at)?;
                 let usual = usize::from(len);
-                if (n ^ usual) & mask == 0 {
+                if (usize::from(n) ^ usual) & mask == 0 {
                     at.checked_add((usual + 1) & mask)
                 } else {
-                    at.checked_add(black_box(n + 1))
+                    lengths.end(black_box(n), at)
                 }
             }
-            Self::Byte => {
+            Self::Byte(lengths) => {
                 let n = *input.get(at)?;
+                if present && !lengths.allow(n) {
+                    return None;
+                }
                 at.checked_add((usize::from(n) + 1) & mask)
             }
             Self::UShort => {
@@ -286,15 +287,14 @@ impl Op {
 
     /// A length was not the usual one. When that is no exception, the guess costs more than it gains.
     #[cold]
-    fn miss(&mut self, len: u8, misses: u16, allowed: u16) {
-        *self = if misses < allowed {
-            Self::Usual {
-                len,
-                misses: misses.saturating_add(1),
+    fn miss(&mut self, allowed: u16) {
+        if let Self::Usual { misses, lengths, .. } = self {
+            if *misses < allowed {
+                *misses = misses.saturating_add(1);
+            } else {
+                *self = Self::Byte(*lengths);
             }
-        } else {
-            Self::Byte
-        };
+        }
     }
 
     #[inline(never)]
@@ -304,10 +304,23 @@ impl Op {
             Self::TextPtr => Framing::TextPtr,
             Self::LongText => Framing::LongText,
             Self::Plp => Framing::Plp,
-            Self::Fixed(_) | Self::Byte | Self::Usual { .. } | Self::UShort => return None,
+            Self::Fixed(_) | Self::Byte(_) | Self::Usual { .. } | Self::UShort => return None,
         };
         let mut r = Reader::new(input, at);
         framing.read_value(&mut r).ok().map(|_value| r.at())
+    }
+}
+
+impl Lengths {
+    /// Where the value of `n` bytes ends whose length is at `at`; `None` if there is no such value of the type, which the walk
+    /// over rows that are not whole then refuses.
+    #[inline(always)]
+    fn end(self, n: u8, at: usize) -> Option<usize> {
+        if self.allow(n) {
+            at.checked_add(usize::from(n) + 1)
+        } else {
+            None
+        }
     }
 }
 

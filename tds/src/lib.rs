@@ -13,6 +13,7 @@ pub mod data_type;
 pub mod error;
 pub mod framer;
 mod layout;
+pub mod lengths;
 pub mod login7;
 pub mod message;
 pub mod packet;

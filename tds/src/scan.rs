@@ -223,7 +223,7 @@ fn env_change(r: &mut Reader<'_>) -> Result<(), Fail> {
 fn return_value(r: &mut Reader<'_>, options: &WalkerOptions) -> Result<Option<Op>, Fail> {
     let framing = return_value_head(r, options)?;
     match framing {
-        Framing::Fixed(_) | Framing::Byte | Framing::UShort => {
+        Framing::Fixed(_) | Framing::Byte(_) | Framing::UShort => {
             framing.read_value(r)?;
             Ok(None)
         }
@@ -240,7 +240,7 @@ pub(crate) fn return_value_head(r: &mut Reader<'_>, options: &WalkerOptions) -> 
     let flags = r.u16()?;
     let info = TypeInfo::read(r, options.version, Place::ReturnValue)?;
     if options.column_encryption && flags & FLAG_ENCRYPTED != 0 {
-        read_crypto(r, options)?;
+        read_crypto(r, options, Place::ReturnValue)?;
     }
     Ok(info.framing)
 }

@@ -2,6 +2,7 @@
 
 use crate::data_type::DataType;
 use crate::error::WireErrorKind;
+use crate::lengths::Lengths;
 use crate::read::{Fail, Reader};
 use crate::version::TdsVersion;
 
@@ -10,8 +11,8 @@ use crate::version::TdsVersion;
 pub enum Framing {
     /// This many bytes, no length, never NULL.
     Fixed(u8),
-    /// u8 length; 0 is NULL.
-    Byte,
+    /// u8 length, one of these; 0 is NULL.
+    Byte(Lengths),
     /// u16 length; 0xFFFF is NULL.
     UShort,
     /// u32 length; 0 is NULL (sql_variant).
@@ -27,8 +28,10 @@ pub enum Framing {
 /// Where a TYPE_INFO stands: the forms differ for UDT and for the TEXT family's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A column of COLMETADATA or ALTMETADATA, and of bulk load.
+    /// A column of COLMETADATA or ALTMETADATA.
     Column,
+    /// A column of a client's bulk load.
+    BulkColumn,
     /// RETURNVALUE: names of a column's UDT, TEXT values without text pointer.
     ReturnValue,
     /// A parameter of an RPC, or a column of a table-valued parameter.
@@ -56,14 +59,14 @@ impl TypeInfo {
     /// Reads the type byte and what follows it.
     ///
     /// # Errors
-    /// Bytes missing, a data type that MS-TDS does not define, or the character types of TDS 7.0 on a newer stream
+    /// Bytes missing, a data type that MS-TDS does not define, a length or scale that it does not have, or the character types of TDS 7.0 on a newer stream
     /// (sources differ on whether a collation follows them there, so such a stream cannot be metered).
     pub fn read(r: &mut Reader<'_>, version: TdsVersion, place: Place) -> Result<Self, Fail> {
         let byte = r.u8()?;
         let data_type = DataType::from_byte(byte).ok_or_else(|| r.bad(1, WireErrorKind::DataType(byte)))?;
         let mut info = Self {
             data_type,
-            framing: Framing::Byte,
+            framing: Framing::Byte(Lengths::ANY),
             max_len: 0,
             precision: 0,
             scale: 0,
@@ -81,9 +84,13 @@ impl TypeInfo {
             T::Int2 => self.fixed(2),
             T::Int4 | T::DateTime4 | T::Float4 | T::Money4 => self.fixed(4),
             T::Money | T::DateTime | T::Float8 | T::Int8 => self.fixed(8),
-            T::Date => self.max_len = 3,
+            T::Date => {
+                self.max_len = 3;
+                self.limit_lengths(r, place, 0)?;
+            }
             T::Guid | T::IntN | T::BitN | T::FloatN | T::MoneyN | T::DateTimeN | T::VarBinary | T::Binary => {
                 self.max_len = u32::from(r.u8()?);
+                self.limit_lengths(r, place, 1)?;
             }
             T::VarChar | T::Char => {
                 if version > TdsVersion::V7_0 {
@@ -91,10 +98,14 @@ impl TypeInfo {
                 }
                 self.max_len = u32::from(r.u8()?);
             }
-            T::Time | T::DateTime2 | T::DateTimeOffset => self.scale = r.u8()?,
+            T::Time | T::DateTime2 | T::DateTimeOffset => {
+                self.scale = r.u8()?;
+                self.limit_lengths(r, place, 1)?;
+            }
             T::Decimal | T::Numeric | T::DecimalN | T::NumericN => {
                 let [len, precision, scale] = r.array()?;
                 (self.max_len, self.precision, self.scale) = (u32::from(len), precision, scale);
+                self.limit_lengths(r, place, 3)?;
             }
             T::BigVarBinary | T::BigVarChar | T::NVarChar => self.ushort(r, version, true)?,
             T::BigBinary | T::BigChar | T::NChar => self.ushort(r, version, false)?,
@@ -113,6 +124,37 @@ impl TypeInfo {
             T::Table => return Err(r.bad(1, WireErrorKind::DataType(self.data_type.byte()))),
         }
         Ok(())
+    }
+
+    /// Which lengths the values may have, now that `read` bytes of length or scale were read.
+    ///
+    /// Not of parameters: drivers write decimals as short as they are (jTDS, FreeTDS, the JDBC driver), servers judge what they
+    /// are sent, and nothing that is counted depends on it.
+    fn limit_lengths(&mut self, r: &Reader<'_>, place: Place, read: usize) -> Result<(), Fail> {
+        use DataType as T;
+        let is_decimal = matches!(
+            self.data_type,
+            T::Decimal | T::Numeric | T::DecimalN | T::NumericN
+        );
+        let lengths = match place {
+            Place::Parameter => return Ok(()),
+            Place::BulkColumn if is_decimal => Some(Lengths::UPLOADED_DECIMAL),
+            Place::Column | Place::BulkColumn | Place::ReturnValue => Lengths::of(self.data_type, self.scale),
+        };
+        // The length is a byte everywhere here; that of a time type is not stated.
+        let stated = u8::try_from(self.max_len).unwrap_or(u8::MAX);
+        let is_time = matches!(self.data_type, T::Time | T::DateTime2 | T::DateTimeOffset);
+        match lengths {
+            Some(lengths) if is_time || lengths == Lengths::ANY || (stated > 0 && lengths.allow(stated)) => {
+                self.framing = Framing::Byte(lengths);
+                Ok(())
+            }
+            _ => {
+                let stated = if is_time { self.scale } else { stated };
+                let data_type = self.data_type.byte();
+                Err(r.bad(read, WireErrorKind::TypeLength { data_type, stated }))
+            }
+        }
     }
 
     fn fixed(&mut self, len: u8) {
@@ -139,7 +181,7 @@ impl TypeInfo {
 
     fn lob(&mut self, r: &mut Reader<'_>, version: TdsVersion, place: Place) -> Result<(), Fail> {
         self.max_len = r.u32()?;
-        self.framing = if place == Place::Column {
+        self.framing = if matches!(place, Place::Column | Place::BulkColumn) {
             Framing::TextPtr
         } else {
             Framing::LongText
@@ -199,7 +241,7 @@ impl Framing {
     /// Steps over one whole value.
     ///
     /// # Errors
-    /// Bytes missing; a negative length; PLP chunks that do not add up to the stated total.
+    /// Bytes missing; a length that the type does not have; a negative length; PLP chunks that do not add up to the stated total.
     pub fn read_value<'a>(self, r: &mut Reader<'a>) -> Result<RawValue<'a>, Fail> {
         const NULL: RawValue<'static> = RawValue {
             null: true,
@@ -208,8 +250,9 @@ impl Framing {
         let value = |data| Ok(RawValue { null: false, data });
         match self {
             Self::Fixed(n) => value(r.take(usize::from(n))?),
-            Self::Byte => match r.u8()? {
+            Self::Byte(lengths) => match r.u8()? {
                 0 => Ok(NULL),
+                n if !lengths.allow(n) => Err(r.bad(1, WireErrorKind::ValueLength(n))),
                 n => value(r.take(usize::from(n))?),
             },
             Self::UShort => match r.u16()? {

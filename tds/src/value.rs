@@ -87,7 +87,7 @@ impl ValueWalk {
     fn length(&mut self, op: Op, input: &[u8], at: &mut usize) -> Result<Option<bool>, WireErrorKind> {
         let width = match op {
             Op::Fixed(n) => return Ok(Some(self.data(u64::from(n)))),
-            Op::Byte | Op::Usual { .. } | Op::TextPtr => 1,
+            Op::Byte(_) | Op::Usual { .. } | Op::TextPtr => 1,
             Op::UShort => 2,
             Op::Long | Op::LongText => 4,
             Op::Plp => 8,
@@ -96,6 +96,13 @@ impl ValueWalk {
             return Ok(None);
         };
         let over = match op {
+            Op::Byte(lengths) | Op::Usual { lengths, .. } => {
+                let len = u8::try_from(n).unwrap_or(u8::MAX);
+                if !lengths.allow(len) {
+                    return Err(WireErrorKind::ValueLength(len));
+                }
+                self.data(n)
+            }
             Op::UShort if n == 0xFFFF => true,
             Op::LongText if n == 0xFFFF_FFFF => true,
             Op::LongText => self.data(signed(n)?),
@@ -111,7 +118,7 @@ impl ValueWalk {
                 self.stage = Stage::ChunkLength;
                 false
             }
-            Op::Fixed(_) | Op::Byte | Op::Usual { .. } | Op::UShort | Op::Long => self.data(n),
+            Op::Fixed(_) | Op::UShort | Op::Long => self.data(n),
         };
         Ok(Some(over))
     }

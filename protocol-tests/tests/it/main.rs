@@ -26,6 +26,7 @@ mod smp;
 mod sources;
 mod token_fields;
 mod tree;
+mod value_lengths;
 mod walker_allocations;
 mod walker_random;
 mod walker_vectors;

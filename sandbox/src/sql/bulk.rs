@@ -163,7 +163,7 @@ fn read_load(r: &mut Reader<'_>, version: TdsVersion) -> Result<Load, Broken> {
             r.u16()?;
         }
         r.u16()?;
-        let info = TypeInfo::read(r, version, Place::Column)?;
+        let info = TypeInfo::read(r, version, Place::BulkColumn)?;
         if matches!(info.data_type, DataType::Text | DataType::NText | DataType::Image) {
             r.us_varchar()?;
         }

@@ -245,7 +245,7 @@ pub(super) fn read_column_count(r: &mut Reader<'_>) -> Result<u16, Fail> {
     }
 }
 
-/// One framing per column; `None` for those that no row has a value for. At most [`TABLE_COLUMNS_MAX`] of 2 bytes.
+/// One framing per column; `None` for those that no row has a value for. At most [`TABLE_COLUMNS_MAX`] of 8 bytes.
 fn read_columns(r: &mut Reader<'_>, version: TdsVersion, columns: u16) -> Result<Vec<Option<Framing>>, Fail> {
     (0..columns).map(|_column| read_column(r, version)).collect()
 }

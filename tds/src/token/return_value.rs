@@ -41,10 +41,10 @@ impl<'a> ReturnValue<'a> {
         let flags = r.u16()?;
         let type_info = TypeInfo::read(&mut r, options.version, Place::ReturnValue)?;
         if options.column_encryption && flags & FLAG_ENCRYPTED != 0 {
-            read_crypto(&mut r, options)?;
+            read_crypto(&mut r, options, Place::ReturnValue)?;
         }
         let value = match type_info.framing {
-            Framing::Fixed(_) | Framing::Byte | Framing::UShort => {
+            Framing::Fixed(_) | Framing::Byte(_) | Framing::UShort => {
                 Some(type_info.framing.read_value(&mut r)?)
             }
             Framing::Long | Framing::TextPtr | Framing::LongText | Framing::Plp => None,

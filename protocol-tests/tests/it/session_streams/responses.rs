@@ -9,6 +9,7 @@ use weir_tds::build::TokenBuf;
 use weir_tds::walker::WalkerOptions;
 
 use super::{answer, divisions, full_packets, random_cuts, random_splits, request};
+use crate::value_lengths::refused;
 use crate::walker_vectors::{Sample, is_legacy_character, samples};
 
 /// What a vector says of its stream.
@@ -186,6 +187,52 @@ fn what_cannot_be_metered_is_refused_alike_at_every_split() {
         }
     }
     assert_eq!(seen, 2);
+}
+
+/// Where a row has a value of a length that its type does not have, what is whole before it reaches the client and is paid.
+#[test]
+fn a_value_that_its_type_does_not_have_ends_the_response_behind_the_rows_before_it() {
+    let mut rng = Rng::with_seed(13);
+    let vectors = refused();
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        let error = &vector.expected["error"];
+        let (token, offset) = (error["token"].as_str(), error["offset"].as_u64());
+        let place = format!(
+            "{} of the answer, at byte {}: a value of 3 bytes",
+            token.expect("a token"),
+            offset.expect("an offset")
+        );
+        let place: Vec<u8> = place.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let at = error["token_offset"].as_u64().expect("an offset");
+        let before = &vector.bytes[..usize::try_from(at).expect("small")];
+        let wire = answer(&vector.bytes, &[]);
+        for cuts in divisions(wire.len(), &mut rng) {
+            let mut session = play(vector.options(), false, &wire, &cuts);
+            let what = format!("{} cut at {cuts:?}", vector.name);
+            let mut ack = TokenBuf::new(vector.version);
+            ack.done(0x20, 0, 0);
+            session.server(&answer(ack.as_bytes(), &[]), &[]);
+            session.leave();
+            let [record] = session.records() else {
+                panic!("{what}: {:?}", session.records());
+            };
+            assert_eq!((record.rows, record.result_sets), (1, 1), "{what}");
+            let told = session.to_client().concat();
+            let refusal = told
+                .strip_prefix(before)
+                .unwrap_or_else(|| panic!("{what}: {told:02x?}"));
+            let number = refusal
+                .get(3..7)
+                .and_then(|n| n.first_chunk().copied())
+                .map(i32::from_le_bytes);
+            assert_eq!((refusal.first(), number), (Some(&0xAA), Some(50_400)), "{what}");
+            assert!(
+                refusal.windows(place.len()).any(|part| part == place),
+                "{what}: where it is not said"
+            );
+        }
+    }
 }
 
 /// A part of the broken token is with the client: an ERROR would stand inside it, so the connection ends instead.
