@@ -95,20 +95,42 @@ fn types(version: TdsVersion) -> Vec<ColumnType> {
     all
 }
 
-/// Random bytes of a length that the type's framing can carry; `None` is NULL.
+/// The lengths of a type that has but a few [MS-TDS 2.2.5.4.1, 2.2.5.4.2], and whether it has NULL.
+fn few_lengths(ty: &ColumnType) -> Option<(&'static [usize], bool)> {
+    Some(match ty {
+        ColumnType::TinyInt | ColumnType::Bit => (&[1], false),
+        ColumnType::SmallInt => (&[2], false),
+        ColumnType::Int | ColumnType::Real | ColumnType::SmallMoney | ColumnType::SmallDateTime => {
+            (&[4], false)
+        }
+        ColumnType::BigInt | ColumnType::Float | ColumnType::Money | ColumnType::DateTime => (&[8], false),
+        ColumnType::IntN(_) => (&[1, 2, 4, 8], true),
+        ColumnType::BitN => (&[1], true),
+        ColumnType::FloatN(_) | ColumnType::MoneyN(_) | ColumnType::DateTimeN(_) => (&[4, 8], true),
+        ColumnType::DecimalN { .. }
+        | ColumnType::NumericN { .. }
+        | ColumnType::LegacyDecimal { .. }
+        | ColumnType::LegacyNumeric { .. } => (&[5, 9, 13, 17], true),
+        ColumnType::Guid => (&[16], true),
+        ColumnType::Date => (&[3], true),
+        ColumnType::Time(7) => (&[5], true),
+        ColumnType::DateTime2(3) => (&[7], true),
+        ColumnType::DateTimeOffset(0) => (&[8], true),
+        _ => return None,
+    })
+}
+
+/// Random bytes of a length that the type has; `None` is NULL.
 fn cell(rng: &mut fastrand::Rng, ty: &ColumnType) -> Option<Vec<u8>> {
-    let fixed = match ty {
-        ColumnType::TinyInt | ColumnType::Bit => 1,
-        ColumnType::SmallInt => 2,
-        ColumnType::Int | ColumnType::Real | ColumnType::SmallMoney | ColumnType::SmallDateTime => 4,
-        ColumnType::BigInt | ColumnType::Float | ColumnType::Money | ColumnType::DateTime => 8,
-        _ => 0,
-    };
-    if fixed == 0 && rng.u32(..4) == 0 {
+    let few = few_lengths(ty);
+    if few.is_none_or(|(_, nullable)| nullable) && rng.u32(..4) == 0 {
         return None;
     }
-    // Types with a byte or a u32 of length cannot tell an empty value from NULL.
-    let len = if fixed > 0 { fixed } else { rng.usize(1..200) };
+    let len = match few {
+        Some((lengths, _)) => *rng.choice(lengths).expect("a length"),
+        // Types with a byte or a u32 of length cannot tell an empty value from NULL.
+        None => rng.usize(1..200),
+    };
     Some((0..len).map(|_| rng.u8(..)).collect())
 }
 

@@ -305,7 +305,7 @@ fn every_data_type_is_built_from_its_value_byte_for_byte() {
 
 #[test]
 fn values_that_do_not_fit_are_refused_and_leave_nothing_behind() {
-    let misfits: [(ColumnType, Value<'_>); 12] = [
+    let misfits: [(ColumnType, Value<'_>); 17] = [
         (ColumnType::Int, Value::Null),
         (ColumnType::TinyInt, Value::Int(-1)),
         (ColumnType::IntN(2), Value::Int(40_000)),
@@ -327,6 +327,14 @@ fn values_that_do_not_fit_are_refused_and_leave_nothing_behind() {
             Value::Variant(&ColumnType::Json, &Value::Str("{}")),
         ),
         (ColumnType::Int, Value::Bytes(&[1, 2, 3])),
+        (ColumnType::DateTimeN(8), Value::Bytes(&[1, 2, 3])),
+        (ColumnType::IntN(4), Value::Bytes(&[0; 5])),
+        (ColumnType::Guid, Value::Bytes(&[0; 15])),
+        (ColumnType::Time(7), Value::Bytes(&[0; 4])),
+        (
+            ColumnType::Variant,
+            Value::Variant(&ColumnType::Date, &Value::Bytes(&[0; 4])),
+        ),
     ];
     let long = "x".repeat(70_000);
     let mut out = TokenBuf::new(weir_tds::version::TdsVersion::V7_4);

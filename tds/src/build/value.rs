@@ -5,6 +5,8 @@ use bytes::{BufMut, BytesMut};
 use super::column::{Collation, ColumnType};
 use super::type_info::{Framing, decimal_len, fixed_len, framing, put_collation};
 use super::{cp1252, patch_u16, put_at};
+use crate::data_type::DataType;
+use crate::lengths::Lengths;
 use crate::utf16;
 use crate::version::TdsVersion;
 
@@ -91,7 +93,7 @@ pub enum Value<'a> {
     Guid([u8; 16]),
     /// Text, for every character type, XML (as UTF-16) and JSON (as UTF-8).
     Str(&'a str),
-    /// Bytes as they go on the wire behind the length, for every type; a fixed type's have that type's length, those of
+    /// Bytes as they go on the wire behind the length, for every type; as many as the type has, and those of
     /// sql_variant begin with the inner type byte.
     Bytes(&'a [u8]),
     /// A PLP value with chosen chunks.
@@ -237,7 +239,7 @@ fn put_payload(out: &mut BytesMut, ty: &ColumnType, value: &Value<'_>) -> Fit {
         Value::Decimal(d) => return put_decimal(out, ty, *d),
         Value::Guid(guid) if *ty == ColumnType::Guid => out.put_slice(guid),
         Value::Str(text) => return put_text(out, ty, text),
-        Value::Bytes(bytes) if fixed_len(ty).is_none_or(|n| n == bytes.len()) => out.put_slice(bytes),
+        Value::Bytes(bytes) if may_have_len(ty, bytes.len()) => out.put_slice(bytes),
         Value::Vector(numbers) if matches!(ty, ColumnType::Vector { element: 0, .. }) => {
             out.put_slice(&[0xA9, 0x01]);
             out.put_u16_le(u16::try_from(numbers.len()).map_err(|_| Misfit)?);
@@ -247,6 +249,22 @@ fn put_payload(out: &mut BytesMut, ty: &ColumnType, value: &Value<'_>) -> Fit {
         _ => return put_moment(out, ty, value),
     }
     Ok(())
+}
+
+/// A value that is given as its bytes: whether its type has values of so many.
+fn may_have_len(ty: &ColumnType, len: usize) -> bool {
+    let scale = match ty {
+        ColumnType::Time(scale) | ColumnType::DateTime2(scale) | ColumnType::DateTimeOffset(scale) => *scale,
+        _ => 0,
+    };
+    match framing(ty) {
+        Framing::Fixed => fixed_len(ty) == Some(len),
+        Framing::Byte => {
+            let lengths = DataType::from_byte(ty.byte()).and_then(|ty| Lengths::of(ty, scale));
+            u8::try_from(len).is_ok_and(|len| lengths.is_some_and(|lengths| lengths.allow(len)))
+        }
+        Framing::Short | Framing::Variant | Framing::Text | Framing::Plp => true,
+    }
 }
 
 fn put_int(out: &mut BytesMut, ty: &ColumnType, value: i64) -> Fit {
