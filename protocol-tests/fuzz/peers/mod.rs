@@ -1,5 +1,5 @@
 //! Fuzz target `peers`: rows as other clients see them. A response that the naive decoder reads whole goes to tiberius and to
-//! mssql-tds, each new and logged in; who accepts it sees the rows that Weir counts, who breaks off has seen no more of them.
+//! mssql-tds, each logged in; who accepts it sees the rows that Weir counts, who breaks off has seen no more of them.
 //!
 //! They are development dependencies, so this stands beside the library: the tests and the engine take it in by its path.
 
@@ -8,8 +8,8 @@ mod by_tiberius;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
 
 use bytes::BytesMut;
 use weir_protocol_tests::fuzz::source::Source;
@@ -39,6 +39,9 @@ const BUILT: u8 = 1;
 const DONES: std::ops::RangeInclusive<u8> = 0xFD..=0xFF;
 const DONE_MORE: u8 = 0x01;
 const DONE_ATTN: u8 = 0x20;
+/// What a client remembers behind a response: LOGINACK, FEATUREEXTACK, ENVCHANGE, SESSIONSTATE, SSPI, FEDAUTHINFO.
+const ABOUT_CONNECTION: [u8; 6] = [0xAD, 0xAE, 0xE3, 0xE4, 0xED, 0xEE];
+const RETURN_VALUE: u8 = 0xAC;
 const ROW: u8 = 0xD1;
 const NBC_ROW: u8 = 0xD2;
 
@@ -54,10 +57,19 @@ enum Seen {
     Part(u64),
 }
 
+/// Which client reads a response.
+#[derive(Debug, Clone, Copy)]
+struct Login {
+    /// One that has read others before, if there is one: a login costs more than the response. Else a new one.
+    before: bool,
+    /// It may read others after it, if it reads this one whole.
+    stays: bool,
+}
+
 /// A client that is not ours.
 struct Peer {
     name: &'static str,
-    read: fn(&[u8]) -> Seen,
+    read: fn(&[u8], Login) -> Seen,
     /// Why it is not asked about these tokens: what the specification allows and this client takes for something else.
     excuse: fn(&[NaiveToken], &[u8]) -> Option<&'static str>,
     accepted: AtomicU64,
@@ -104,23 +116,49 @@ fn target(input: &[u8]) {
         if (peer.excuse)(&tokens, &stream).is_some() {
             continue;
         }
-        match quietly(|| (peer.read)(&stream)) {
-            // Neither client shows the rows of COMPUTE, but each must get past them to see the others.
-            Some(Seen::Whole(seen)) => {
-                let name = peer.name;
-                assert!(
-                    seen == plain && seen <= rows,
-                    "{name} sees {seen} rows of {plain}: {stream:02x?}"
-                );
-                peer.accepted.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(Seen::Part(seen)) => {
-                let name = peer.name;
-                assert!(seen <= plain, "{name} sees {seen} rows of {plain}: {stream:02x?}");
-            }
-            None => {}
+        let login = Login {
+            before: true,
+            stays: !tokens.iter().any(|t| ABOUT_CONNECTION.contains(&t.token)),
+        };
+        // Neither client shows the rows of COMPUTE, but each must get past them to see the others.
+        let agrees = |seen| match seen {
+            Seen::Whole(seen) => seen == plain && seen <= rows,
+            Seen::Part(seen) => seen <= plain,
+        };
+        let mut seen = quietly(|| (peer.read)(&stream, login));
+        if seen.is_some_and(|seen| !agrees(seen)) {
+            // So that a find is of this input alone: only a client that is new can differ.
+            let new = Login {
+                before: false,
+                ..login
+            };
+            seen = quietly(|| (peer.read)(&stream, new));
+        }
+        let name = peer.name;
+        if let Some(seen) = seen {
+            assert!(
+                agrees(seen),
+                "{name} sees {seen:?} rows of {plain}: {stream:02x?}"
+            );
+            peer.accepted
+                .fetch_add(u64::from(matches!(seen, Seen::Whole(_))), Ordering::Relaxed);
         }
     }
+}
+
+/// What neither client reads as [MS-TDS 2.2.7.19] has it, and no server sends: these types cannot be returned.
+const TEXT_RETURNED: &str = "a RETURNVALUE of the TEXT family has no text pointer; both clients read one";
+
+/// True if there is such a RETURNVALUE.
+fn returns_text(tokens: &[NaiveToken], stream: &[u8]) -> bool {
+    // Token, ordinal, name; status, user type, flags; type.
+    const NAME_AT: usize = 3;
+    const TYPE_BEHIND_NAME: usize = 1 + 4 + 2;
+    tokens.iter().filter(|t| t.token == RETURN_VALUE).any(|t| {
+        let name_at = t.offset + NAME_AT;
+        let name_len = usize::from(stream[name_at]) * 2;
+        [0x22, 0x23, 0x63].contains(&stream[name_at + 1 + name_len + TYPE_BEHIND_NAME])
+    })
 }
 
 /// A response that a server could end with: the input's, or one that the input builds and then changes in up to three
@@ -177,35 +215,40 @@ fn quietly(read: impl FnOnce() -> Seen) -> Option<Seen> {
     seen.ok()
 }
 
-/// The messages of a server without TLS: the answers to PRELOGIN and LOGIN7, and the response to the first request.
-fn server_side(response: &[u8]) -> [BytesMut; 3] {
-    let hello = Prelogin {
-        version: [16, 0, 3, 232, 0, 0],
-        encryption: Some(EncryptionOption::plain(Encryption::NotSup)),
-        ..Prelogin::default()
-    };
-    let mut tokens = TokenBuf::new(VERSION);
-    tokens
-        .env_database("master", "")
-        .env_collation(COLLATION, None)
-        .env_language("us_english", "")
-        .login_ack("test", [16, 0, 3, 232])
-        .env_packet_size(DEFAULT_PACKET_SIZE, DEFAULT_PACKET_SIZE)
-        .done(0, 0, 0);
-    [&hello.encode(), tokens.as_bytes(), response].map(|body| {
-        let mut out = BytesMut::new();
-        let kind = PacketType::TabularResult;
-        write_message(
-            &mut out,
-            kind,
-            PacketStatus::NORMAL,
-            DEFAULT_PACKET_SIZE,
-            51,
-            1,
-            body,
-        );
-        out
+/// The messages of a server without TLS up to a login: the answers to PRELOGIN and LOGIN7.
+fn welcome() -> &'static [BytesMut; 2] {
+    static WELCOME: OnceLock<[BytesMut; 2]> = OnceLock::new();
+    WELCOME.get_or_init(|| {
+        let hello = Prelogin {
+            version: [16, 0, 3, 232, 0, 0],
+            encryption: Some(EncryptionOption::plain(Encryption::NotSup)),
+            ..Prelogin::default()
+        };
+        let mut tokens = TokenBuf::new(VERSION);
+        tokens
+            .env_database("master", "")
+            .env_collation(COLLATION, None)
+            .env_language("us_english", "")
+            .login_ack("test", [16, 0, 3, 232])
+            .env_packet_size(DEFAULT_PACKET_SIZE, DEFAULT_PACKET_SIZE)
+            .done(0, 0, 0);
+        [&hello.encode(), tokens.as_bytes()].map(message)
     })
+}
+
+/// A server's message in packets.
+fn message(body: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    write_message(
+        &mut out,
+        PacketType::TabularResult,
+        PacketStatus::NORMAL,
+        DEFAULT_PACKET_SIZE,
+        51,
+        1,
+        body,
+    );
+    out
 }
 
 /// Inputs of the walker as they are, those of the builder to be built; both of the version that the clients speak.
