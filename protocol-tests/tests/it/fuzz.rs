@@ -61,7 +61,9 @@ fn short_run(target: &Target) {
 pub(crate) fn run_all(target: &Target, mutations: u32, run: impl Fn(&[u8])) {
     let mut inputs = (target.seeds)();
     assert!(!inputs.is_empty(), "{} has no seed", target.name);
-    inputs.extend(corpus(target));
+    let kept = corpus(target);
+    assert!(!kept.is_empty(), "{} has no corpus", target.name);
+    inputs.extend(kept);
     for input in &inputs {
         run(input);
     }
