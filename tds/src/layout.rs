@@ -3,9 +3,10 @@
 //! The fast path. A variable row is a chain: where a value begins is known only when the length before it is read, about two
 //! nanoseconds each. Two ways around it:
 //! - Most types with a u8 length have but one length beside NULL. The position behind such a value is worked out from that usual
-//!   length while the length itself is still being read; the comparison is a branch that the processor predicts. [`black_box`]
-//!   keeps the compiler from seeing that both are equal there, which would put the read back into the chain. A column with many
-//!   NULLs among its values defeats the prediction and loses this treatment.
+//!   length while the length itself is still being read; the comparison is a branch that the processor predicts. A column with
+//!   many NULLs among its values defeats the prediction and loses this treatment. Such columns are passed several at once
+//!   ([`RowPlan`]). Where one stands alone, [`black_box`] keeps the compiler from seeing that both lengths are equal there, which
+//!   would put the read back into the chain.
 //! - NBCROW says NULL in its bitmap, so that a value left out advances by a masked length instead of a branch: random NULLs cost
 //!   no mispredictions.
 
@@ -14,6 +15,7 @@ use std::hint::black_box;
 use crate::data_type::DataType;
 use crate::lengths::{Lengths, scaled_len};
 use crate::read::Reader;
+use crate::row_plan::RowPlan;
 use crate::token::TokenKind;
 use crate::type_info::{Framing, TypeInfo};
 
@@ -82,7 +84,7 @@ const MISSES_ROWS: u64 = 16;
 /// and in more rows than these.
 const MISSES_FREE: u16 = 32;
 
-const ROW: u8 = TokenKind::Row.byte();
+pub(crate) const ROW: u8 = TokenKind::Row.byte();
 const NBC_ROW: u8 = TokenKind::NbcRow.byte();
 
 /// Which rows may be passed.
@@ -103,6 +105,8 @@ pub struct Layout {
     pub(crate) columns: Box<[Op]>,
     /// Neighbouring fixed columns merged, for ROW and ALTROW.
     pub(crate) row: Box<[Op]>,
+    /// The same, for rows that are whole.
+    plan: RowPlan,
     /// Bytes of a ROW, token byte included, when every column is fixed.
     fixed_row: Option<usize>,
     /// Rows passed so far.
@@ -138,6 +142,7 @@ impl Layout {
         };
         Self {
             columns,
+            plan: RowPlan::new(&row),
             row: row.into_boxed_slice(),
             fixed_row,
             passed: 0,
@@ -179,7 +184,19 @@ impl Layout {
                     at = end;
                     continue;
                 }
-                (Some(&ROW), None) => self.row_end(input, at.saturating_add(1), misses_allowed),
+                (Some(&ROW), None) => {
+                    let more = bounds.rows.saturating_sub(rows);
+                    // A row may begin while more than these bytes are left.
+                    let left = input.len().saturating_sub(bounds.begin_before);
+                    let rest = input.get(at..).unwrap_or_default();
+                    let (more, rest) = self.plan.pass(&mut self.row, rest, more, left, misses_allowed);
+                    if more == 0 {
+                        break;
+                    }
+                    rows = rows.saturating_add(more);
+                    at = input.len().saturating_sub(rest.len());
+                    continue;
+                }
                 (Some(&NBC_ROW), _) if bounds.nbc => self.nbc_row_end(input, at.saturating_add(1)),
                 _ => None,
             };
@@ -189,15 +206,6 @@ impl Layout {
         }
         self.passed = self.passed.saturating_add(rows);
         (rows, at)
-    }
-
-    /// Where the ROW ends whose values begin at `at`; `None` if it is not all there, or broken.
-    #[inline]
-    fn row_end(&mut self, input: &[u8], mut at: usize, misses_allowed: u16) -> Option<usize> {
-        for op in &mut self.row {
-            at = op.end(input, at, misses_allowed)?;
-        }
-        (at <= input.len()).then_some(at)
     }
 
     /// Where the NBCROW ends whose bitmap begins at `at`; `None` if it is not all there, or broken. Also `None` for some of the
@@ -232,7 +240,7 @@ fn fixed_rows(input: &[u8], at: usize, len: usize, most: u64, begin_before: usiz
 impl Op {
     /// Where the value ends that begins at `at`; it may be past the input's end. `None` if its length is not all there.
     #[inline(always)]
-    fn end(&mut self, input: &[u8], at: usize, misses_allowed: u16) -> Option<usize> {
+    pub(crate) fn end(&mut self, input: &[u8], at: usize, misses_allowed: u16) -> Option<usize> {
         match *self {
             Self::Fixed(n) => at.checked_add(widen(n)),
             Self::Usual { len, lengths, .. } => {
@@ -326,12 +334,12 @@ impl Lengths {
 
 /// Bytes of a value with a u16 length, the length included; 0xFFFF is NULL.
 #[inline(always)]
-fn ushort_len(n: u16) -> usize {
+pub(crate) fn ushort_len(n: u16) -> usize {
     let n = if n == 0xFFFF { 0 } else { n };
     usize::from(n) + 2
 }
 
 #[inline(always)]
-fn widen(n: u32) -> usize {
+pub(crate) fn widen(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

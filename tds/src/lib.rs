@@ -21,6 +21,7 @@ pub mod password;
 pub mod prelogin;
 pub mod read;
 pub mod request;
+mod row_plan;
 mod row_walk;
 mod scan;
 pub mod smp;
