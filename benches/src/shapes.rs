@@ -25,17 +25,23 @@ pub enum Shape {
     Nbc,
     /// An INT and an NVARCHAR(MAX) of 2 to 6 KB in chunks.
     Plp,
+    /// 1 024 columns, as many as a table has: INT, INTN, NVARCHAR(50), DATETIME2(7) in turn, 9 KB.
+    Wide,
+    /// The same, all nullable, as NBCROW with seven of eight values NULL.
+    WideNbc,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Mixed,
         Self::Events,
         Self::Ints,
         Self::Fixed,
         Self::Nbc,
         Self::Plp,
+        Self::Wide,
+        Self::WideNbc,
     ];
 
     /// A name for reports.
@@ -48,6 +54,8 @@ impl Shape {
             Self::Fixed => "fixed",
             Self::Nbc => "nbcrow",
             Self::Plp => "plp",
+            Self::Wide => "wide",
+            Self::WideNbc => "wide nbcrow",
         }
     }
 
@@ -75,6 +83,8 @@ pub(crate) const EVENT_MIN: usize = 109;
 /// Bytes of the longest.
 pub(crate) const EVENT_MAX: usize = EVENT_MIN + 100 + 200 + 400;
 
+/// Columns of the wide shapes.
+const WIDE: usize = 1024;
 const COLLATION: [u8; 5] = [0x09, 0x04, 0xD0, 0x00, 0x34];
 const INT_N: &[u8] = &[0x26, 4];
 const BIGINT_N: &[u8] = &[0x26, 8];
@@ -141,6 +151,8 @@ impl Maker {
                 INT_N, nvarchar, DECIMAL, DATETIME2, INT_N, BIGINT_N, BIGINT_N, varchar, DATETIME2, INT_N,
             ],
             Shape::Plp => &[&[0x38], max],
+            Shape::Wide => &[&[0x38], INT_N, nvarchar, DATETIME2].repeat(WIDE / 4),
+            Shape::WideNbc => &[INT_N, BIGINT_N, nvarchar, DATETIME2].repeat(WIDE / 4),
         };
         self.bytes.push(0x81);
         self.bytes.extend(u16::to_le_bytes(types.len() as u16));
@@ -158,6 +170,23 @@ impl Maker {
     fn byte_value(&mut self, n: u8) {
         self.bytes.push(n);
         self.fill(usize::from(n));
+    }
+
+    /// A DECIMAL(18,2): its sign, then its amount.
+    fn decimal(&mut self) {
+        self.bytes.extend([9, 1, 0x41, 0x41, 0x41, 0x41, 0, 0, 0, 0]);
+    }
+
+    /// A DATETIME2(7) of this century.
+    fn datetime2(&mut self) {
+        self.bytes
+            .extend([8, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x0B]);
+    }
+
+    /// An NVARCHAR of so many letters.
+    fn letters(&mut self, n: u64) {
+        self.bytes.extend(u16::to_le_bytes((2 * n) as u16));
+        (0..n).for_each(|_| self.bytes.extend([0x41, 0]));
     }
 
     fn ushort_value(&mut self, n: u64) {
@@ -182,6 +211,8 @@ impl Maker {
             }
             Shape::Nbc => self.nbc(),
             Shape::Plp => self.plp(),
+            Shape::Wide => self.wide(),
+            Shape::WideNbc => self.wide_nbc(),
         }
     }
 
@@ -191,10 +222,10 @@ impl Maker {
             self.bytes.extend([0xFF, 0xFF]);
         } else {
             let chars = self.next(51);
-            self.ushort_value(chars * 2);
+            self.letters(chars);
         }
-        self.byte_value(9);
-        self.byte_value(8);
+        self.decimal();
+        self.datetime2();
         let n = if self.next(4) == 0 { 0 } else { 4 };
         self.byte_value(n);
     }
@@ -276,6 +307,38 @@ impl Maker {
                 self.ushort_value(n);
             } else {
                 self.byte_value(len);
+            }
+        }
+    }
+
+    fn wide(&mut self) {
+        self.bytes.push(0xD1);
+        for _ in 0..WIDE / 4 {
+            self.fill(4);
+            let n = if self.next(16) == 0 { 0 } else { 4 };
+            self.byte_value(n);
+            let chars = self.next(11);
+            self.ushort_value(chars * 2);
+            self.byte_value(8);
+        }
+    }
+
+    fn wide_nbc(&mut self) {
+        self.bytes.push(0xD2);
+        let bitmap = self.bytes.len();
+        self.bytes.resize(bitmap + WIDE / 8, 0xFF);
+        for column in 0..WIDE {
+            if self.next(8) > 0 {
+                continue;
+            }
+            self.bytes[bitmap + column / 8] &= !(1 << (column % 8));
+            match column % 4 {
+                0 => self.byte_value(4),
+                2 => {
+                    let chars = self.next(11);
+                    self.ushort_value(chars * 2);
+                }
+                _ => self.byte_value(8),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The side-by-side program at its smallest: every answer whole, every row charged, its array of the promised shape. No time is judged.
 
+mod instructions;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! What the side-by-side bench rests on: answers, the drain that checks them, the judge.
+//! What the side-by-side bench rests on: answers, the drain that checks them, the judges.
 
 mod answers;
+mod instructions;
 mod judge;
