@@ -58,7 +58,11 @@ pub fn figure(rounds: usize, size: Size) -> Result<Figure, Failure> {
     Ok(judged.figure(&ours, &theirs))
 }
 
-fn walk(response: &Response) -> Result<(), Failure> {
+/// Walks a whole response in the pieces that a proxy reads.
+///
+/// # Errors
+/// The walker loses a row.
+pub fn walk(response: &Response) -> Result<(), Failure> {
     let mut walker = Walker::new(WalkerOptions::new(TdsVersion::V7_4));
     walker.begin_message();
     let mut budget = Budget::UNLIMITED;

@@ -1,6 +1,7 @@
 //! What Weir is measured with: streams of known content, ends that are faster than any proxy, its peers, and the judge.
 
 pub mod answer;
+pub mod decoders;
 pub mod ends;
 pub mod failure;
 pub mod figures;
@@ -8,6 +9,7 @@ pub mod instructions;
 pub mod kernel;
 pub mod kernels;
 pub mod peers;
+pub mod permit;
 pub mod process;
 pub mod report;
 pub mod rounds;

@@ -8,7 +8,7 @@ use weir_benches::failure::{Failure, Trying};
 use weir_benches::rounds::{Plan, run};
 use weir_benches::stage::Stage;
 use weir_benches::workload::Size;
-use weir_benches::{figures, kernel, report};
+use weir_benches::{decoders, figures, kernel, permit, report};
 
 /// Exit code of a floor that is missed.
 const EXIT_BELOW: u8 = 1;
@@ -109,9 +109,13 @@ fn bench(cli: &Cli) -> Result<bool, Failure> {
         .only
         .as_deref()
         .is_none_or(|only| kernel::NAME.contains(only));
+    let chunk = plan
+        .only
+        .as_deref()
+        .is_none_or(|only| permit::NAME.contains(only));
     let mut stage = Stage::set(size != Size::Tiny)?;
     let results = run(&plan, &mut stage)?;
-    if results.cells.is_empty() && !walker {
+    if results.cells.is_empty() && !walker && !chunk {
         return Err(Failure::new(
             "nothing has this in its name; names are like stream-1/plain",
         ));
@@ -120,6 +124,10 @@ fn bench(cli: &Cli) -> Result<bool, Failure> {
     let mut figures = figures::judge(&results.cells, size);
     if walker {
         figures.push(kernel::figure(plan.rounds, size)?);
+        figures.extend(decoders::figures(plan.rounds, size)?);
+    }
+    if chunk {
+        figures.push(permit::figure(plan.rounds, size)?);
     }
     if cli.json {
         println!("{}", serde_json::to_string_pretty(&figures).trying("figures")?);

@@ -23,7 +23,7 @@ const LOOKS_AT_REST: u32 = 3;
 /// Bytes of a log that are shown when its process fails.
 const LOG_SHOWN: usize = 2000;
 /// A tick of /proc/PID/stat.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// A running process. Dropped, it is killed.
 #[derive(Debug)]
