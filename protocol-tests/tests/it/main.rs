@@ -24,6 +24,7 @@ mod other_clients;
 mod session_streams;
 mod smp;
 mod sources;
+mod steady_state;
 mod token_fields;
 mod tree;
 mod value_lengths;
