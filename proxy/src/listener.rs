@@ -15,6 +15,10 @@ use crate::driver::{self, World};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes in a client's socket that were accepted but not sent: kept small, so that "delivered" means nearly received.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
+/// Bytes that the system may hold of what a server sent and the gate has not read; it doubles them for its bookkeeping. By
+/// itself it would go up to `tcp_rmem`, 6 MiB and more: a thousand slow clients then fill what TCP has of memory (`tcp_mem`),
+/// and every connection of the machine slows down.
+const SERVER_RECEIVE: usize = 512 * 1024;
 
 /// Accepts until `stop`; every session runs on `tasks`. `stop` lets sessions end their responses, `abort` drops them where they are:
 /// what a dropped session had delivered stands in its journal slot and is booked as interrupted.
@@ -66,5 +70,6 @@ fn tune_client(socket: &TcpStream) -> io::Result<()> {
 
 /// Sets up a socket to the server.
 pub(crate) fn tune_server(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_recv_buffer_size(SERVER_RECEIVE)
 }

@@ -12,14 +12,32 @@ const KEPT_MAX: usize = 256;
 pub(super) const BLOCK: usize = 8 * 1024;
 
 /// The blocks that nobody uses at the moment.
-#[derive(Debug, Default)]
-pub struct Blocks(Mutex<Vec<BytesMut>>);
+#[derive(Debug)]
+pub struct Blocks {
+    kept: Mutex<Vec<BytesMut>>,
+    kept_max: usize,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::keeping(KEPT_MAX)
+    }
+}
 
 impl Blocks {
+    /// Keeps so many blocks at most.
+    #[must_use]
+    pub fn keeping(kept_max: usize) -> Self {
+        Self {
+            kept: Mutex::default(),
+            kept_max,
+        }
+    }
+
     /// A block with nothing in it.
     #[must_use]
     pub fn lend(&self) -> BytesMut {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         kept.unwrap_or_else(|| BytesMut::with_capacity(BLOCK))
     }
 
@@ -32,8 +50,8 @@ impl Blocks {
         {
             return;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < self.kept_max {
             kept.push(block);
         }
     }

@@ -554,7 +554,7 @@ fn make_settings(chunk_bytes: usize, mars: bool) -> Settings {
         upload_idle: Duration::from_secs(60),
         gate_name: "weir".into(),
         product_version: [16, 0, 3, 232, 0, 0],
-        blocks: weir_proxy::session::Blocks::default(),
+        blocks: weir_proxy::session::Blocks::keeping(0),
         tally: Arc::default(),
         journal_ready: Box::new(|| true),
     }

@@ -223,7 +223,7 @@ impl Rig {
                 self.hear();
             }
             Step::Rest => self.with_leg(|leg| {
-                leg.release_idle();
+                leg.release_idle(&weir_proxy::session::Blocks::keeping(0));
                 Ok(())
             }),
         }
