@@ -51,7 +51,7 @@ enum Kind {
     /// Only values of these many bytes, beside NULL.
     ByteLen(&'static [usize]),
     UShortLen,
-    LongLen,
+    Variant,
     Text,
     Plp,
 }
@@ -361,9 +361,9 @@ impl Decoder<'_> {
                 0xFFFF => Ok(None),
                 n => self.take(n).map(Some),
             },
-            Kind::LongLen => match self.size(4)? {
+            Kind::Variant => match self.size(4)? {
                 0 => Ok(None),
-                n => self.take(n).map(Some),
+                n => self.variant(n).map(Some),
             },
             Kind::Text => match self.size(1)? {
                 0 => Ok(None),
@@ -374,6 +374,45 @@ impl Decoder<'_> {
                 }
             },
             Kind::Plp => self.plp(),
+        }
+    }
+
+    /// 2.2.5.5.4: base type, bytes of properties, properties, value; the value has a length that its type has.
+    fn variant(&mut self, n: usize) -> Result<Vec<u8>> {
+        let wrong = || NaiveError::Broken(format!("a sql_variant of {n} bytes"));
+        if n < 3 {
+            return Err(wrong());
+        }
+        let from = self.at;
+        let head = self.take(3)?;
+        self.at = from;
+        let properties = usize::from(head[1]);
+        let lengths = match head[0] {
+            0x30 | 0x32 => &[1],
+            0x34 => &[2][..],
+            0x38 | 0x3A | 0x3B | 0x7A => &[4],
+            0x3C | 0x3D | 0x3E | 0x7F => &[8],
+            0x24 => GUIDS,
+            0x28 => DATES,
+            time @ 0x29..=0x2B => TIMES[usize::from(time) - 0x29]
+                .get(usize::from(head[2]))
+                .ok_or_else(wrong)?,
+            0x6A | 0x6C => DECIMALS,
+            0xA5 | 0xAD | 0xA7 | 0xAF | 0xE7 | 0xEF => ANY,
+            _ => return Err(wrong()),
+        };
+        let of_type: &[usize] = match head[0] {
+            0x29..=0x2B => &[1],
+            0x6A | 0x6C | 0xA5 | 0xAD => &[2],
+            // Collation and length; before TDS 7.1 the length alone.
+            0xA7 | 0xAF | 0xE7 | 0xEF => &[7, 2],
+            _ => &[0],
+        };
+        let holds = |data: usize| lengths.is_empty() || lengths.contains(&data);
+        if of_type.contains(&properties) && n.checked_sub(2 + properties).is_some_and(holds) {
+            self.take(n)
+        } else {
+            Err(wrong())
         }
     }
 
@@ -432,7 +471,7 @@ impl Decoder<'_> {
             }
             0x62 => {
                 self.take(4)?;
-                Kind::LongLen
+                Kind::Variant
             }
             0x22 => {
                 self.take(4)?;

@@ -320,9 +320,16 @@ impl Maker<'_> {
                 self.bytes(n);
             }
             Kind::Variant => {
-                let n = if null { 0 } else { n + 2 };
-                self.u32(n);
-                self.bytes(n);
+                let (head, data): (&[u8], usize) = match self.rng.u8(..3) {
+                    _ if null => (&[], 0),
+                    0 => (&[0x38, 0], 4),
+                    1 => (&[0x2A, 1, 7], 8),
+                    // varbinary(8000).
+                    _ => (&[0xA5, 2, 0x40, 0x1F], n),
+                };
+                self.u32(head.len() + data);
+                self.out.extend(head);
+                self.bytes(data);
             }
             Kind::Text if null => self.out.push(0),
             Kind::Text => {

@@ -32,6 +32,8 @@ pub(crate) enum Op {
     UShort,
     /// u32 length.
     Long,
+    /// The same, and a type in it that has this length.
+    Variant,
     /// Text pointer, timestamp, i32 length.
     TextPtr,
     /// i32 length, -1 is none.
@@ -47,6 +49,7 @@ impl From<Framing> for Op {
             Framing::Byte(lengths) => Self::Byte(lengths),
             Framing::UShort => Self::UShort,
             Framing::Long => Self::Long,
+            Framing::Variant => Self::Variant,
             Framing::TextPtr => Self::TextPtr,
             Framing::LongText => Self::LongText,
             Framing::Plp => Self::Plp,
@@ -309,6 +312,7 @@ impl Op {
     fn long_end(self, input: &[u8], at: usize) -> Option<usize> {
         let framing = match self {
             Self::Long => Framing::Long,
+            Self::Variant => Framing::Variant,
             Self::TextPtr => Framing::TextPtr,
             Self::LongText => Framing::LongText,
             Self::Plp => Framing::Plp,

@@ -68,3 +68,33 @@ pub(crate) const fn scaled_len(data_type: DataType, scale: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+/// The first bytes of a sql_variant: its base type, how many bytes of properties, and what follows.
+pub(crate) type VariantHead = [u8; 3];
+
+/// True if a sql_variant of `len` bytes has the properties of its base type, and a value of a length that this type has
+/// [MS-TDS 2.2.5.5.4]. None is shorter than its head.
+pub(crate) fn variant_holds(len: u64, head: VariantHead) -> bool {
+    use DataType as T;
+    let [base, properties, first] = head;
+    let Some(data) = len.checked_sub(2 + u64::from(properties)) else {
+        return false;
+    };
+    let is = |of_properties, of_data: u8| properties == of_properties && data == u64::from(of_data);
+    match DataType::from_byte(base) {
+        Some(T::Int1 | T::Bit) => is(0, 1),
+        Some(T::Int2) => is(0, 2),
+        Some(T::Date) => is(0, 3),
+        Some(T::Int4 | T::DateTime4 | T::Float4 | T::Money4) => is(0, 4),
+        Some(T::Money | T::DateTime | T::Float8 | T::Int8) => is(0, 8),
+        Some(T::Guid) => is(0, 16),
+        Some(time @ (T::Time | T::DateTime2 | T::DateTimeOffset)) => {
+            scaled_len(time, first).is_some_and(|of_data| is(1, of_data))
+        }
+        Some(T::DecimalN | T::NumericN) => properties == 2 && matches!(data, 5 | 9 | 13 | 17),
+        Some(T::BigVarBinary | T::BigBinary) => properties == 2,
+        // TDS 7.0 has no collation before the length.
+        Some(T::BigVarChar | T::BigChar | T::NVarChar | T::NChar) => matches!(properties, 2 | 7),
+        _ => false,
+    }
+}

@@ -227,7 +227,9 @@ fn return_value(r: &mut Reader<'_>, options: &WalkerOptions) -> Result<Option<Op
             framing.read_value(r)?;
             Ok(None)
         }
-        Framing::Long | Framing::TextPtr | Framing::LongText | Framing::Plp => Ok(Some(Op::from(framing))),
+        Framing::Long | Framing::Variant | Framing::TextPtr | Framing::LongText | Framing::Plp => {
+            Ok(Some(Op::from(framing)))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::data_type::DataType;
 use crate::error::WireErrorKind;
-use crate::lengths::Lengths;
+use crate::lengths::{Lengths, variant_holds};
 use crate::read::{Fail, Reader};
 use crate::version::TdsVersion;
 
@@ -15,8 +15,10 @@ pub enum Framing {
     Byte(Lengths),
     /// u16 length; 0xFFFF is NULL.
     UShort,
-    /// u32 length; 0 is NULL (sql_variant).
+    /// u32 length; 0 is NULL (sql_variant, of any inside).
     Long,
+    /// The same of a sql_variant that is as long as the type in it.
+    Variant,
     /// TEXT family in a row: u8 length of a text pointer (0 is NULL), pointer, 8 bytes of timestamp, i32 length.
     TextPtr,
     /// TEXT family outside a row (RPC, RETURNVALUE, TVP): i32 length; -1 is NULL.
@@ -115,7 +117,11 @@ impl TypeInfo {
             }
             T::Variant => {
                 self.max_len = r.u32()?;
-                self.framing = Framing::Long;
+                // As with the lengths of other types, a parameter is the server's to judge.
+                self.framing = match place {
+                    Place::Parameter => Framing::Long,
+                    Place::Column | Place::BulkColumn | Place::ReturnValue => Framing::Variant,
+                };
             }
             T::Image | T::Text | T::NText => self.lob(r, version, place)?,
             T::Json => self.framing = Framing::Plp,
@@ -263,6 +269,16 @@ impl Framing {
                 0 => Ok(NULL),
                 n => value(r.take(usize::try_from(n).unwrap_or(usize::MAX))?),
             },
+            Self::Variant => match r.u32()? {
+                0 => Ok(NULL),
+                n => {
+                    let data = r.take(usize::try_from(n).unwrap_or(usize::MAX))?;
+                    match data.first_chunk() {
+                        Some(head) if variant_holds(u64::from(n), *head) => value(data),
+                        _ => Err(r.bad(data.len(), VARIANT_LENGTH)),
+                    }
+                }
+            },
             Self::LongText => match r.u32()? {
                 u32::MAX => Ok(NULL),
                 n => value(r.take(long_len(r, n)?)?),
@@ -290,6 +306,9 @@ pub(crate) const PLP_UNKNOWN: u64 = u64::MAX - 1;
 /// A length of the TEXT family, which is signed: negative is an error.
 pub(crate) const NEGATIVE_LENGTH: WireErrorKind =
     WireErrorKind::Invalid("a text value has a negative length");
+/// A sql_variant whose length is not that of the type in it.
+pub(crate) const VARIANT_LENGTH: WireErrorKind =
+    WireErrorKind::Invalid("a sql_variant of a length that the type in it does not have");
 /// Chunks and total of a PLP value differ.
 pub(crate) const PLP_MISMATCH: WireErrorKind =
     WireErrorKind::Invalid("the chunks of a PLP value do not add up to its stated length");

@@ -2,13 +2,18 @@
 
 use crate::error::WireErrorKind;
 use crate::layout::Op;
-use crate::type_info::{NEGATIVE_LENGTH, PLP_MISMATCH, PLP_NULL, PLP_UNKNOWN, TEXT_TIMESTAMP_LEN};
+use crate::lengths::{VariantHead, variant_holds};
+use crate::type_info::{
+    NEGATIVE_LENGTH, PLP_MISMATCH, PLP_NULL, PLP_UNKNOWN, TEXT_TIMESTAMP_LEN, VARIANT_LENGTH,
+};
 
 /// Where in a value the walk stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Before the first byte, or inside the first length.
     Length,
+    /// Inside the head of a sql_variant.
+    VariantHead,
     /// Inside the text pointer or its timestamp.
     TextPointer,
     /// Inside the length after a text pointer.
@@ -21,6 +26,8 @@ enum Stage {
     Chunk,
 }
 
+const HEAD_LEN: u64 = size_of::<VariantHead>() as u64;
+
 /// A resumable walk over one value; back at its start when the value is over.
 #[derive(Debug, Clone)]
 pub(crate) struct ValueWalk {
@@ -30,7 +37,7 @@ pub(crate) struct ValueWalk {
     have: u8,
     /// Bytes left of what is being skipped.
     left: u64,
-    /// PLP: stated total, and the sum of the chunks so far.
+    /// PLP: stated total, and the sum of the chunks so far. The total of a sql_variant.
     total: u64,
     seen: u64,
 }
@@ -57,6 +64,7 @@ impl ValueWalk {
         loop {
             let over = match self.stage {
                 Stage::Length => self.length(op, input, at)?,
+                Stage::VariantHead => self.variant_head(input, at)?,
                 Stage::TextPointer => self.skip(input, at).map(|()| {
                     self.stage = Stage::TextLength;
                     false
@@ -89,7 +97,7 @@ impl ValueWalk {
             Op::Fixed(n) => return Ok(Some(self.data(u64::from(n)))),
             Op::Byte(_) | Op::Usual { .. } | Op::TextPtr => 1,
             Op::UShort => 2,
-            Op::Long | Op::LongText => 4,
+            Op::Long | Op::Variant | Op::LongText => 4,
             Op::Plp => 8,
         };
         let Some(n) = self.gather(width, input, at) else {
@@ -110,6 +118,13 @@ impl ValueWalk {
             Op::TextPtr => {
                 self.left = n.saturating_add(TEXT_TIMESTAMP_LEN as u64);
                 self.stage = Stage::TextPointer;
+                false
+            }
+            Op::Variant if n == 0 => true,
+            Op::Variant if n < HEAD_LEN => return Err(VARIANT_LENGTH),
+            Op::Variant => {
+                self.total = n;
+                self.stage = Stage::VariantHead;
                 false
             }
             Op::Plp if n == PLP_NULL => true,
@@ -142,6 +157,19 @@ impl ValueWalk {
         self.left = n;
         self.stage = Stage::Chunk;
         Ok(Some(false))
+    }
+
+    /// What a sql_variant holds, and whether that is as long as it is.
+    fn variant_head(&mut self, input: &[u8], at: &mut usize) -> Result<Option<bool>, WireErrorKind> {
+        let Some(head) = self.gather(HEAD_LEN as u8, input, at) else {
+            return Ok(None);
+        };
+        let [base, properties, first, ..] = head.to_le_bytes();
+        if !variant_holds(self.total, [base, properties, first]) {
+            return Err(VARIANT_LENGTH);
+        }
+        let rest = self.total.saturating_sub(HEAD_LEN);
+        Ok(Some(self.data(rest)))
     }
 
     /// The value's last `n` bytes come now; true if there are none.

@@ -131,7 +131,12 @@ fn cell(rng: &mut fastrand::Rng, ty: &ColumnType) -> Option<Vec<u8>> {
         // Types with a byte or a u32 of length cannot tell an empty value from NULL.
         None => rng.usize(1..200),
     };
-    Some((0..len).map(|_| rng.u8(..)).collect())
+    let mut bytes: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
+    if *ty == ColumnType::Variant {
+        // varbinary(8000) [MS-TDS 2.2.5.5.4].
+        bytes.splice(..0, [0xA5, 2, 0x40, 0x1F]);
+    }
+    Some(bytes)
 }
 
 /// COLMETADATA with its CekTable, and ROW behind it [MS-TDS 2.2.5.7, 2.2.7.20].

@@ -305,7 +305,7 @@ fn every_data_type_is_built_from_its_value_byte_for_byte() {
 
 #[test]
 fn values_that_do_not_fit_are_refused_and_leave_nothing_behind() {
-    let misfits: [(ColumnType, Value<'_>); 17] = [
+    let misfits: [(ColumnType, Value<'_>); 19] = [
         (ColumnType::Int, Value::Null),
         (ColumnType::TinyInt, Value::Int(-1)),
         (ColumnType::IntN(2), Value::Int(40_000)),
@@ -335,6 +335,8 @@ fn values_that_do_not_fit_are_refused_and_leave_nothing_behind() {
             ColumnType::Variant,
             Value::Variant(&ColumnType::Date, &Value::Bytes(&[0; 4])),
         ),
+        (ColumnType::Variant, Value::Bytes(&[0x38, 0, 1, 2, 3, 4, 5])),
+        (ColumnType::Variant, Value::Bytes(&[0x38, 0])),
     ];
     let long = "x".repeat(70_000);
     let mut out = TokenBuf::new(weir_tds::version::TdsVersion::V7_4);

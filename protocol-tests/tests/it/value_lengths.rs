@@ -296,6 +296,85 @@ fn bulk_loads_are_refused_alike() {
     }
 }
 
+/// Heads of a sql_variant, and the bytes behind them that are right: base type, bytes of properties, properties.
+const VARIANTS: [(&[u8], RangeInclusive<usize>); 20] = [
+    (&[0x30, 0], 1..=1),
+    (&[0x32, 0], 1..=1),
+    (&[0x34, 0], 2..=2),
+    (&[0x38, 0], 4..=4),
+    (&[0x3A, 0], 4..=4),
+    (&[0x3B, 0], 4..=4),
+    (&[0x7A, 0], 4..=4),
+    (&[0x3C, 0], 8..=8),
+    (&[0x3D, 0], 8..=8),
+    (&[0x3E, 0], 8..=8),
+    (&[0x7F, 0], 8..=8),
+    (&[0x24, 0], 16..=16),
+    (&[0x28, 0], 3..=3),
+    (&[0x29, 1, 2], 3..=3),
+    (&[0x2A, 1, 7], 8..=8),
+    (&[0x2B, 1, 4], 9..=9),
+    (&[0x6C, 2, 19, 3], 9..=9),
+    (&[0xA5, 2, 40, 0], 0..=40),
+    (&[0xA7, 7, 9, 4, 0xD0, 0, 0x34, 40, 0], 0..=40),
+    (&[0xE7, 7, 9, 4, 0xD0, 0, 0x34, 40, 0], 0..=40),
+];
+
+/// A sql_variant says its length and its type, which fixes the length but for texts and bytes [MS-TDS 2.2.5.5.4].
+#[test]
+fn a_variant_that_is_not_as_long_as_the_type_in_it_is_refused() {
+    for (head, right) in VARIANTS {
+        for data in [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 13, 16, 17, 25, 40] {
+            // The lengths that any decimal has.
+            let allowed = right.contains(&data) || head[0] == 0x6C && [5, 13, 17].contains(&data);
+            let len = u32::try_from(head.len() + data).expect("few");
+            let value = [&len.to_le_bytes()[..], head, &vec![0xD1; data]].concat();
+            for row in [&[ROW][..], &[NBC_ROW, 0]] {
+                let start = metadata(&[0x62, 0x49, 0x1F, 0, 0]);
+                // NULL, then the value; a tinyint behind each.
+                let stream = [&start[..], row, &[0; 4], &[7], row, &value, &[7], &DONE].concat();
+                let value_at = start.len() + row.len() + 5 + row.len();
+                variant_check(&stream, value_at, len, allowed);
+            }
+            let returned = [&[0xAC, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x62, 0x49, 0x1F, 0, 0][..]].concat();
+            let stream = [&returned[..], &value, &DONE].concat();
+            variant_check(&stream, returned.len(), len, allowed);
+        }
+    }
+    // A type that cannot be in it, and properties that its type does not have.
+    for value in [
+        &[0x62, 0, 1, 2, 3][..],
+        &[0x26, 0, 1],
+        &[0x38, 1, 0, 1, 2, 3, 4],
+        &[0x38, 0xFF, 1],
+    ] {
+        let start = metadata(&[0x62, 0x49, 0x1F, 0, 0]);
+        let len = u32::try_from(value.len()).expect("few");
+        let stream = [&start[..], &[ROW], &len.to_le_bytes(), value, &[7], &DONE].concat();
+        variant_check(&stream, start.len() + 1, len, false);
+    }
+}
+
+/// Refused behind the head of the value at `value_at`, or behind its length where it has no head; or taken.
+fn variant_check(stream: &[u8], value_at: usize, len: u32, allowed: bool) {
+    let head = if len < 3 { 0 } else { 3 };
+    let expected = if allowed {
+        Ok(())
+    } else {
+        let why = "a sql_variant of a length that the type in it does not have";
+        let offset = value_at as u64 + 4 + head;
+        Err(WireError::at(offset, WireErrorKind::Invalid(why)))
+    };
+    for cut in 0..=stream.len() {
+        let end = trace(stream, &[cut], OPTIONS).end;
+        assert_eq!(end, expected, "{stream:02x?} cut at {cut}");
+        let end = count(stream, &[cut], OPTIONS).map(|_counts| ());
+        assert_eq!(end, expected, "{stream:02x?} counted, cut at {cut}");
+    }
+    let (_, naive) = decode(stream, OPTIONS);
+    assert_eq!(naive.is_none(), allowed, "{naive:?}: {stream:02x?}");
+}
+
 /// Vectors with a value that is to be refused.
 pub(crate) fn refused() -> Vec<Vector> {
     let all = vectors::load();

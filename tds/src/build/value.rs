@@ -6,7 +6,7 @@ use super::column::{Collation, ColumnType};
 use super::type_info::{Framing, decimal_len, fixed_len, framing, put_collation};
 use super::{cp1252, patch_u16, put_at};
 use crate::data_type::DataType;
-use crate::lengths::Lengths;
+use crate::lengths::{Lengths, variant_holds};
 use crate::utf16;
 use crate::version::TdsVersion;
 
@@ -400,6 +400,10 @@ fn put_variant(out: &mut BytesMut, version: TdsVersion, value: &Value<'_>) -> Fi
         Value::Bytes(whole) => {
             out.put_slice(whole);
             let len = u32::try_from(whole.len()).map_err(|_| Misfit)?;
+            let head = whole.first_chunk().ok_or(Misfit)?;
+            if !variant_holds(u64::from(len), *head) {
+                return Err(Misfit);
+            }
             put_at(out, at, &len.to_le_bytes());
             return Ok(());
         }

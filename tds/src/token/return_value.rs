@@ -47,7 +47,7 @@ impl<'a> ReturnValue<'a> {
             Framing::Fixed(_) | Framing::Byte(_) | Framing::UShort => {
                 Some(type_info.framing.read_value(&mut r)?)
             }
-            Framing::Long | Framing::TextPtr | Framing::LongText | Framing::Plp => None,
+            Framing::Long | Framing::Variant | Framing::TextPtr | Framing::LongText | Framing::Plp => None,
         };
         Ok(Self {
             ordinal,
