@@ -44,9 +44,14 @@ impl Shared {
     }
 }
 
+/// Bytes that the system may hold for a client that does not read; it doubles them for its bookkeeping. By itself it would go
+/// up to `tcp_wmem`, 4 MiB, and a thousand such clients would fill what TCP has of memory.
+const SEND_BUFFER: usize = 256 * 1024;
+
 /// Runs a connection to its end.
 pub(crate) async fn serve(stream: TcpStream, spid: u16, shared: Arc<Shared>) -> Result<(), ConnError> {
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
     let mut transport = Transport::new(stream);
     let login = tokio::time::timeout(LOGIN_DEADLINE, login::login(&mut transport, spid, &shared));
     let info = login.await.map_err(|_| ConnError::LoginDeadline)??;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    IDLE_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX,
+    ALONE, IDLE_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX,
     sandbox::{self, ONE_ROW, ROWS},
 };
 use crate::mars_sockets::{Wire, client};
@@ -33,6 +33,7 @@ async fn work(wire: &mut Wire) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sessions_on_twenty_connections_hold_little() {
+    let _alone = ALONE.lock().await;
     let server = sandbox::start(None).await;
     let dir = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&server.addr.to_string(), Legs::Clear, dir, Arc::default()).await;

@@ -7,7 +7,7 @@ use weir_tds::{
     prelogin::{Encryption, Prelogin},
 };
 
-use super::{IDLE_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX, server, server::read_message};
+use super::{ALONE, IDLE_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX, server, server::read_message};
 use crate::session::{
     bench::{batch, login7, message, prelogin},
     login::error_in,
@@ -103,6 +103,7 @@ async fn a_thousand_idle_sessions_hold_little() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_whose_client_reads_nothing_holds_a_bounded_part_of_its_response() {
+    let _alone = ALONE.lock().await;
     // The size of the server's packets, and of those that client and server agreed on.
     for (packet, agreed) in [(4096, 4096), (32_767, 32_767), (40, 4096), (512, 512)] {
         let proxy = start().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_tds::prelogin::Encryption;
 
 use super::{
-    IDLE_TLS_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX,
+    ALONE, IDLE_TLS_MAX, Legs, Proxy, SESSIONS, STREAMING_MAX,
     sandbox::{self, ONE_ROW, ROWS},
 };
 use crate::{
@@ -65,6 +65,7 @@ async fn ask(sessions: Vec<Connected>, text: &'static str) -> Vec<Connected> {
 }
 
 async fn hold_little(legs: Legs, encryption: Encryption) {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let certificate = Files::write(dir.path(), "localhost", false);
     let server = sandbox::start(Some(dir.path())).await;
