@@ -21,6 +21,8 @@ const SLOTS_OF_ONE: u32 = 16;
 const SLOTS_OF_MANY: u32 = 1024;
 /// Usage records after which the journal begins anew, so that no measurement fills the disk.
 const RECORDS_MAX: u64 = 100_000;
+/// So long that a turn's records are always one group: how many there were would hang on the machine's load.
+const GATHER: Duration = Duration::from_secs(60);
 /// Bytes of a slot in its file.
 const SLOT_BYTES: usize = 64;
 
@@ -37,6 +39,7 @@ impl Opened {
         let options = JournalOptions {
             slots_max,
             archive_keep: Duration::ZERO,
+            gather: GATHER,
             ..JournalOptions::default()
         };
         let journal = Journal::open(directory.path(), options).trying("journal")?;

@@ -35,7 +35,7 @@ pub use recovery::Recovered;
 pub use segment::Position;
 pub use slot::Slot;
 pub use types::{
-    ARCHIVE_KEEP, BYTES_MAX, Durability, JournalError, JournalOptions, LeaseRecord, REQUESTS_MAX,
+    ARCHIVE_KEEP, BYTES_MAX, Durability, GATHER, JournalError, JournalOptions, LeaseRecord, REQUESTS_MAX,
     SEGMENT_BYTES, SLOTS_MAX, SessionRecord, SlotHead, SlotState, SlotsExhausted,
 };
 

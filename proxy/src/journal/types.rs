@@ -91,6 +91,8 @@ pub struct JournalOptions {
     pub durability: Durability,
     /// How long trimmed segments are kept.
     pub archive_keep: Duration,
+    /// How long records that nobody waits for may gather before they are appended together; see [`GATHER`].
+    pub gather: Duration,
 }
 
 /// Default of [`JournalOptions::slots_max`].
@@ -101,6 +103,9 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 pub const BYTES_MAX: u64 = 8 << 30;
 /// Default of [`JournalOptions::archive_keep`].
 pub const ARCHIVE_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Default of [`JournalOptions::gather`]. Until then their slots stand for them: a process that dies meanwhile loses no count,
+/// and its next start books them as interrupted. One wake of the journal's thread for many records, not one for each.
+pub const GATHER: Duration = Duration::from_millis(5);
 
 impl Default for JournalOptions {
     fn default() -> Self {
@@ -110,6 +115,7 @@ impl Default for JournalOptions {
             bytes_max: BYTES_MAX,
             durability: Durability::None,
             archive_keep: ARCHIVE_KEEP,
+            gather: GATHER,
         }
     }
 }

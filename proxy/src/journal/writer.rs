@@ -16,9 +16,6 @@ use super::{
 
 /// Commands in one group.
 const GROUP_MAX: usize = 512;
-/// How long records that nobody waits for may gather. Until then their slots stand for them: a process that dies meanwhile
-/// loses no count, and its next start books them as interrupted. One wake of this thread for many records, not one for each.
-const GATHER: Duration = Duration::from_millis(5);
 /// Between two tries of a write that fails.
 const WRITE_PAUSE: Duration = Duration::from_millis(200);
 /// Tries after everybody has let go of the journal: then nobody waits, and slots on disk keep what was open.
@@ -95,7 +92,7 @@ impl Writer {
             };
             if first.may_wait() && self.queue.len() < GROUP_MAX {
                 // Ended early by whoever gives a command and waits, see `Journal::hurry`.
-                std::thread::park_timeout(GATHER);
+                std::thread::park_timeout(self.shared.options.gather);
             }
             if let Err(e) = self.group(Some(first)) {
                 break Err(e);
