@@ -519,7 +519,11 @@ impl Decoder<'_> {
                 self.take(1)?;
                 Ok(Kind::ByteLen(ANY))
             }
-            0x37 | 0x3F | 0x6A | 0x6C if self.bulk => self.one_of(BULK_DECIMALS, 2),
+            // What is stated is not looked at: mssql-tds writes the type's byte there.
+            0x37 | 0x3F | 0x6A | 0x6C if self.bulk => {
+                self.take(3)?;
+                Ok(Kind::ByteLen(BULK_DECIMALS))
+            }
             0x37 | 0x3F | 0x6A | 0x6C => self.one_of(DECIMALS, 2),
             _ => Err(NaiveError::Broken(format!("data type {byte:02x}"))),
         }

@@ -60,7 +60,7 @@ impl From<Framing> for Op {
 impl From<&TypeInfo> for Op {
     fn from(info: &TypeInfo) -> Self {
         match (info.framing, usual_len(info)) {
-            (Framing::Byte(lengths), Some(len)) => Self::Usual {
+            (Framing::Byte(lengths), Some(len)) if lengths.allow(len) => Self::Usual {
                 len,
                 misses: 0,
                 lengths,

@@ -135,7 +135,8 @@ impl TypeInfo {
     /// Which lengths the values may have, now that `read` bytes of length or scale were read.
     ///
     /// Not of parameters: drivers write decimals as short as they are (jTDS, FreeTDS, the JDBC driver), servers judge what they
-    /// are sent, and nothing that is counted depends on it.
+    /// are sent, and nothing that is counted depends on it. What a bulk load states for its decimals is not looked at either:
+    /// mssql-tds, and the driver in mssql-python, write the type's byte once more there. Its values are.
     fn limit_lengths(&mut self, r: &Reader<'_>, place: Place, read: usize) -> Result<(), Fail> {
         use DataType as T;
         let is_decimal = matches!(
@@ -151,7 +152,12 @@ impl TypeInfo {
         let stated = u8::try_from(self.max_len).unwrap_or(u8::MAX);
         let is_time = matches!(self.data_type, T::Time | T::DateTime2 | T::DateTimeOffset);
         match lengths {
-            Some(lengths) if is_time || lengths == Lengths::ANY || (stated > 0 && lengths.allow(stated)) => {
+            Some(lengths)
+                if is_time
+                    || lengths == Lengths::ANY
+                    || is_decimal && place == Place::BulkColumn
+                    || (stated > 0 && lengths.allow(stated)) =>
+            {
                 self.framing = Framing::Byte(lengths);
                 Ok(())
             }
